@@ -1,0 +1,1 @@
+"""The wire contract of anju; the sub-packages are versions."""
