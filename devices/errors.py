@@ -1,0 +1,138 @@
+"""What can go wrong in ``devices``, split by what the caller would do about it.
+
+Each error has a ``reason``: the stable token that travels as google.rpc.ErrorInfo.reason. No
+message ever holds a token, a key or personal data.
+"""
+
+from __future__ import annotations
+
+
+class DevicesError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    reason = "DEVICES_ERROR"
+
+
+class TokenInvalidError(DevicesError):
+    """The provisioning token is mistyped, unknown, used or expired: correct it, or ask for another.
+
+    The register answers the last three alike, so that nobody learns which tokens exist.
+    """
+
+    reason = "TOKEN_INVALID"
+
+
+class CsrInvalidError(DevicesError):
+    """The certificate signing request cannot be accepted; the token it came with is still good."""
+
+    reason = "CSR_INVALID"
+
+
+class TooManyAttemptsError(DevicesError):
+    """Too many failed provisioning attempts: wait.
+
+    Attributes:
+        retry_after_s: when the next attempt will be heard, in seconds.
+    """
+
+    reason = "TOO_MANY_ATTEMPTS"
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__(
+            f"too many failed attempts to provision; try again in {max(1, round(retry_after_s))} s"
+        )
+        self.retry_after_s = retry_after_s
+
+
+class TerminalUnknownError(DevicesError):
+    """No terminal is registered under that id."""
+
+    reason = "TERMINAL_UNKNOWN"
+
+    def __init__(self, terminal_id: str) -> None:
+        super().__init__(f"no terminal is registered as {terminal_id[:64]!r}")
+        self.terminal_id = terminal_id
+
+
+class TerminalExistsError(DevicesError):
+    """The terminal is registered at another station: choose another id, or that station."""
+
+    reason = "TERMINAL_EXISTS"
+
+    def __init__(self, terminal_id: str, station_id: str) -> None:
+        super().__init__(
+            f"terminal {terminal_id!r} is registered at station {station_id!r}; "
+            "choose another terminal id, or that station"
+        )
+        self.terminal_id = terminal_id
+        self.station_id = station_id
+
+
+class StationInvalidError(DevicesError):
+    """A station, terminal or operator id is not 2 to 32 of a-z, 0-9 and ``-``."""
+
+    reason = "STATION_INVALID"
+
+
+class ArgumentInvalidError(DevicesError):
+    """Another value of the request is out of its range: fix the request."""
+
+    reason = "ARGUMENT_INVALID"
+
+
+class TerminalBusyError(DevicesError):
+    """The terminal's registration kept changing under this call: try again, nothing was changed."""
+
+    reason = "TERMINAL_BUSY"
+
+
+class CertificateInvalidError(DevicesError):
+    """The client certificate names no caller, or not one that may do this, or has expired."""
+
+    reason = "CERTIFICATE_INVALID"
+
+
+class CertificateRevokedError(DevicesError):
+    """The certificate is no longer accepted: revoked, or replaced by a later one."""
+
+    reason = "CERTIFICATE_REVOKED"
+
+
+class AuthorityError(DevicesError):
+    """The authority's files are missing, damaged, readable by others, or there already."""
+
+    reason = "AUTHORITY_UNUSABLE"
+
+
+class CredentialsError(DevicesError):
+    """A client's own files (key, certificate, address) are missing, damaged or there already."""
+
+    reason = "CREDENTIALS_UNUSABLE"
+
+
+class ServerUntrustedError(DevicesError):
+    """The server is not the one the token was made by. Nothing secret was sent to it."""
+
+    reason = "SERVER_UNTRUSTED"
+
+
+class RemoteError(DevicesError):
+    """The server refused the call, or could not be reached in time.
+
+    Attributes:
+        status: gRPC status name, e.g. ``"NOT_FOUND"``.
+        reason: token of the contract, e.g. ``"TERMINAL_UNKNOWN"``; empty when the answer has none
+            (the network or gRPC itself refused).
+        message: what a person can do about it.
+    """
+
+    def __init__(self, status: str, reason: str, message: str) -> None:
+        super().__init__(f"{message} ({status}{'/' + reason if reason else ''})")
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+
+class UnreachableError(RemoteError):
+    """No answer within the deadline, after retries. A change may or may not have been made: call
+    again with the same idempotency key."""
