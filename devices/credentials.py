@@ -1,0 +1,200 @@
+"""A client's own files: its key, its certificate, the authority it trusts, the server's address.
+
+One directory a client, the same for terminals and operators::
+
+    key.pem           PKCS #8, readable by its owner only; made here, never leaves
+    certificate.pem   the client certificate
+    ca.pem            what the server's certificate is checked against
+    server            the address, host:port
+
+The directory is complete once ``certificate.pem`` is in it, which is therefore written last.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import NameOID
+
+from devices.errors import CredentialsError
+
+KEY_FILE = "key.pem"
+CERTIFICATE_FILE = "certificate.pem"
+CA_FILE = "ca.pem"
+SERVER_FILE = "server"
+
+_ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):([0-9]{1,5})", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a client needs to connect. PEM throughout; the key is kept out of ``repr``."""
+
+    key_pem: bytes = field(repr=False)
+    certificate_pem: bytes
+    ca_pem: bytes
+    address: str
+
+
+def check_address(address: str) -> str:
+    """The address itself, if it is ``host:port`` (an IPv6 host in brackets).
+
+    Raises:
+        CredentialsError: it is not.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if not match or not 1 <= int(match[1]) <= 65_535:
+        raise CredentialsError(
+            f"the server's address must be host:port, e.g. 10.0.0.5:7443, not {address[:100]!r}"
+        )
+    return address
+
+
+def new_key(directory: Path) -> ec.EllipticCurvePrivateKey:
+    """A fresh P-256 key, already on disk in the directory, which is created if missing.
+
+    A key that a broken-off attempt left behind is used again: the server may have bound the token
+    to it.
+
+    Raises:
+        CredentialsError: the directory holds a certificate already, or the key is unusable.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if (directory / CERTIFICATE_FILE).exists():
+        raise CredentialsError(
+            f"{directory} holds a certificate already; choose another directory, or move it away"
+        )
+    path = directory / KEY_FILE
+    if path.exists():
+        return _load_key(path)
+    key = ec.generate_private_key(ec.SECP256R1())
+    write_new(path, key_to_pem(key), mode=0o600)
+    return key
+
+
+def signing_request(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A certificate signing request (PKCS #10, RFC 2986, DER); its subject counts for nothing."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "anju client")])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def save(directory: Path, certificate: bytes, ca_certificate: bytes, address: str) -> None:
+    """Complete a directory that holds a key. Certificates are X.509, DER.
+
+    Raises:
+        CredentialsError: a file is there already, or the certificate is for another key.
+    """
+    key = _load_key(directory / KEY_FILE)
+    try:
+        parsed = x509.load_der_x509_certificate(certificate)
+        ca = x509.load_der_x509_certificate(ca_certificate)
+    except ValueError as error:
+        raise CredentialsError("the server sent no readable certificate") from error
+    if parsed.public_key() != key.public_key():
+        raise CredentialsError("the server's answer is a certificate for another key")
+    replace(directory / SERVER_FILE, f"{check_address(address)}\n".encode())
+    replace(directory / CA_FILE, ca.public_bytes(Encoding.PEM))
+    write_new(directory / CERTIFICATE_FILE, parsed.public_bytes(Encoding.PEM), mode=0o644)
+
+
+def load(directory: Path) -> Credentials:
+    """Read a complete directory.
+
+    Raises:
+        CredentialsError: a file is missing, or others can read the key.
+    """
+    try:
+        check_private(directory / KEY_FILE)
+        address = (directory / SERVER_FILE).read_text(encoding="utf-8").strip()
+        return Credentials(
+            key_pem=(directory / KEY_FILE).read_bytes(),
+            certificate_pem=(directory / CERTIFICATE_FILE).read_bytes(),
+            ca_pem=(directory / CA_FILE).read_bytes(),
+            address=check_address(address),
+        )
+    except (OSError, UnicodeDecodeError) as error:
+        raise CredentialsError(
+            f"{directory} holds no usable credentials ({error}); provision this terminal first, "
+            "or name the directory of an operator"
+        ) from error
+
+
+def key_to_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """PKCS #8 without a password: the file's permissions protect it."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def check_private(path: Path) -> None:
+    """Refuse a key file that others can read, as ssh does.
+
+    Raises:
+        CredentialsError: group or others have any access.
+        OSError: there is no such file.
+    """
+    if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise CredentialsError(f"{path} can be read by others; make it yours alone (chmod 600)")
+
+
+def write_new(path: Path, content: bytes, mode: int) -> None:
+    """Write a file that must not exist yet, durably.
+
+    Raises:
+        CredentialsError: it exists.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except FileExistsError as error:
+        raise CredentialsError(f"{path} exists already and is never overwritten") from error
+    _write_and_sync(descriptor, content)
+    _sync_directory(path.parent)
+
+
+def replace(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write a file in one step: readers see the old content or the new, also after a crash."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+    draft.unlink(missing_ok=True)
+    _write_and_sync(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), content)
+    draft.replace(path)
+    _sync_directory(path.parent)
+
+
+def _write_and_sync(descriptor: int, content: bytes) -> None:
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(directory: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        check_private(path)
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise CredentialsError(f"{path} is not a readable private key") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise CredentialsError(f"{path} is not an elliptic curve key")
+    return key
