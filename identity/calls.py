@@ -1,0 +1,130 @@
+"""What surrounds each call: who is calling, may they, by when, and is it the first time?
+
+The caller is known by the client certificate of the connection. Terminals' and operators' standing
+is looked up on every call, so that a revocation takes effect on open connections too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
+from google.protobuf.message import Message
+
+from devices.certificates import principal_from_auth_context
+from devices.types import Principal
+from identity.authorisation import ANONYMOUS_METHODS, require_allowed
+from identity.errors import DeadlineError, UnauthenticatedError
+from identity.store.once import check_key
+from identity.types import Once
+
+SHORTEST_DEADLINE_S = 0.005
+
+
+class Standing(Protocol):
+    """Whether a caller's certificate is still accepted; see ``devices.provisioning``."""
+
+    def admit(self, principal: Principal) -> None: ...
+
+
+@dataclass(frozen=True)
+class Call:
+    principal: Principal | None
+    method: str  # e.g. "EnrolmentService.Enrol"
+    context: grpc.ServicerContext
+
+
+_current: ContextVar[Call] = ContextVar("anju_call")
+
+
+def caller() -> Principal:
+    """The authenticated caller of the call being served.
+
+    Raises:
+        UnauthenticatedError: the call came without a client certificate.
+    """
+    principal = _current.get().principal
+    if principal is None:
+        raise UnauthenticatedError("CERTIFICATE_MISSING", "this call needs a client certificate")
+    return principal
+
+
+def method() -> str:
+    """The method being served, e.g. ``EnrolmentService.Enrol``."""
+    return _current.get().method
+
+
+def require_time() -> None:
+    """Raises DeadlineError once the caller's deadline has passed or the caller has gone."""
+    context = _current.get().context
+    remaining = context.time_remaining()
+    if not context.is_active() or (remaining is not None and remaining < SHORTEST_DEADLINE_S):
+        raise DeadlineError
+
+
+def once(request: Message) -> Once:
+    """The intended change that a request with an ``idempotency_key`` names.
+
+    Raises:
+        InvalidRequestError: the key is missing or malformed.
+    """
+    key: str = request.idempotency_key
+    check_key(key)
+    digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+    return Once(str(caller()), method(), key, digest)
+
+
+class CallInterceptor(grpc.ServerInterceptor):
+    """Authenticates, authorises and sets the current call. Inside the status interceptor.
+
+    Args:
+        standing: refuses revoked certificates; None on the provisioning port, whose callers have
+            no certificate and may call the anonymous methods only.
+    """
+
+    def __init__(self, standing: Standing | None) -> None:
+        self._standing = standing
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        handler = continuation(handler_call_details)
+        if handler is None or handler.unary_unary is None:
+            return handler  # health watch and reflection: nothing about a person
+        path = handler_call_details.method.lstrip("/")
+        if not path.startswith("anju.v1."):
+            return handler
+        name = path.removeprefix("anju.v1.").replace("/", ".")
+        inner = handler.unary_unary
+
+        def call(request: Any, context: grpc.ServicerContext) -> Any:
+            principal = self._authenticate(context, name)
+            token = _current.set(Call(principal, name, context))
+            try:
+                require_time()
+                return inner(request, context)
+            finally:
+                _current.reset(token)
+
+        return grpc.unary_unary_rpc_method_handler(
+            call, handler.request_deserializer, handler.response_serializer
+        )
+
+    def _authenticate(self, context: grpc.ServicerContext, name: str) -> Principal | None:
+        if self._standing is None:
+            if name not in ANONYMOUS_METHODS:
+                raise UnauthenticatedError(
+                    "CERTIFICATE_MISSING",
+                    f"{name} is served on the main port, with a client certificate",
+                )
+            return None
+        principal = principal_from_auth_context(context.auth_context())
+        self._standing.admit(principal)
+        require_allowed(principal, name)
+        return principal

@@ -1,0 +1,246 @@
+"""One file, ``anju.toml``, read once into one tree of frozen dataclasses.
+
+Unknown keys are refused and cross-field rules are checked at start, so that a bad deployment fails
+before it serves anybody. Relative paths are relative to the working directory that holds the file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from identity.errors import ConfigError
+
+CONFIG_FILE = "anju.toml"
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Where the service listens.
+
+    ``address`` asks every caller for a client certificate. ``provisioning_address`` has server TLS
+    only, for terminals that have no certificate yet and for public trust material.
+    """
+
+    address: str = "127.0.0.1:7443"
+    provisioning_address: str = "127.0.0.1:7444"
+    hostnames: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
+    workers: int = 16
+    max_message_bytes: int = 1_048_576
+    drain_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        _require(self.workers >= 2, "server.workers", "must be at least 2")
+        _require(bool(self.hostnames), "server.hostnames", "must name at least one host")
+        _require(
+            self.max_message_bytes >= 262_144,
+            "server.max_message_bytes",
+            "must be at least 262144: ten fingers and their particulars",
+        )
+        _require(
+            self.address != self.provisioning_address or self.address.endswith(":0"),
+            "server.provisioning_address",
+            "must differ from server.address",
+        )
+
+
+@dataclass(frozen=True)
+class StoreConfig:
+    """The database. The default is SQLite beside the configuration file."""
+
+    url: str = "sqlite:///register.sqlite3"
+    snapshot_every_changes: int = 5_000
+
+
+@dataclass(frozen=True)
+class DecisionPolicy:
+    """When two people are taken to be one.
+
+    Attributes:
+        fpir_same: false positive identification rate over the whole register at which a search
+            says "same person" (ISO/IEC 19795-1); people still look when particulars differ.
+        fpir_grey: the rate below which people are asked.
+        fmr_verify: false match rate of a 1:1 comparison against a claim.
+        candidate_limit: how many registrants a case may name.
+    """
+
+    fpir_same: float = 1e-4
+    fpir_grey: float = 1e-2
+    fmr_verify: float = 1e-4
+    candidate_limit: int = 10
+
+    def __post_init__(self) -> None:
+        _require(
+            0 < self.fpir_same < self.fpir_grey < 1,
+            "decision.fpir_same",
+            "and fpir_grey must satisfy 0 < fpir_same < fpir_grey < 1",
+        )
+        _require(0 < self.fmr_verify < 1, "decision.fmr_verify", "must be between 0 and 1")
+        _require(1 <= self.candidate_limit <= 50, "decision.candidate_limit", "must be 1 to 50")
+
+
+@dataclass(frozen=True)
+class PermitConfig:
+    """What a permit says of its issuer, and how long it lives."""
+
+    issuer_uri: str = "https://anju.example/city"
+    authority_name: str = "示例市公安局人口管理处"
+    country: str = "CHN"
+    validity_days: int = 365
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.issuer_uri)
+        _require(
+            parts.scheme == "https" and bool(parts.netloc),
+            "permits.issuer_uri",
+            "must be a full https URI (Claim 169: iss)",
+        )
+        _require(
+            1 <= self.validity_days <= 365,
+            "permits.validity_days",
+            "must be 1 to 365 (a temporary permit is valid for at most a year)",
+        )
+
+
+@dataclass(frozen=True)
+class LookupConfig:
+    """The purposes a lookup may name. A lookup without one of these is refused."""
+
+    purposes: tuple[str, ...] = (
+        "counter-service",
+        "identity-check",
+        "adjudication",
+        "correction",
+        "own-record",
+    )
+
+    def __post_init__(self) -> None:
+        _require(bool(self.purposes), "lookup.purposes", "must name at least one purpose")
+
+
+@dataclass(frozen=True)
+class DevelopmentConfig:
+    """For demonstrations and tests only.
+
+    ``clock_offset_days`` shifts the register's clock, to show a permit that has expired.
+    """
+
+    clock_offset_days: int = 0
+
+    @property
+    def clock_offset(self) -> timedelta:
+        return timedelta(days=self.clock_offset_days)
+
+
+@dataclass(frozen=True)
+class Config:
+    server: ServerConfig = field(default_factory=ServerConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    decision: DecisionPolicy = field(default_factory=DecisionPolicy)
+    permits: PermitConfig = field(default_factory=PermitConfig)
+    lookup: LookupConfig = field(default_factory=LookupConfig)
+    development: DevelopmentConfig = field(default_factory=DevelopmentConfig)
+
+
+DEFAULT_TOML = """\
+# anju's configuration. Every key is optional; unknown keys are refused.
+
+[server]
+address = "127.0.0.1:7443"              # mutual TLS: terminals, operators
+provisioning_address = "127.0.0.1:7444" # server TLS only: provisioning, trust material
+hostnames = ["localhost", "127.0.0.1", "::1"] # what the server's certificate is valid for
+
+[store]
+url = "sqlite:///register.sqlite3"      # relative to this directory
+snapshot_every_changes = 5000           # how often the search index is written to disk
+
+[decision]
+fpir_same = 1e-4  # false positive identification rate of "same person", over the whole register
+fpir_grey = 1e-2  # ... of "let people look"
+fmr_verify = 1e-4 # false match rate of a 1:1 comparison
+
+[permits]
+issuer_uri = "https://anju.example/city"
+authority_name = "示例市公安局人口管理处"
+validity_days = 365 # at most 365
+
+[lookup]
+purposes = ["counter-service", "identity-check", "adjudication", "correction", "own-record"]
+"""
+
+Section = TypeVar("Section")
+
+
+def load_config(directory: Path) -> Config:
+    """The configuration of a working directory.
+
+    Raises:
+        ConfigError: no such file, no TOML, an unknown key, a wrong type, or a broken rule.
+    """
+    path = directory / CONFIG_FILE
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{directory} is no working directory: it has no {CONFIG_FILE}; run `anju init` first"
+        ) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read {path.name}: {error}") from error
+    known = {section.name: section for section in fields(Config)}
+    for name in tree:
+        _require(name in known, name, f"is no section; expected one of {', '.join(known)}")
+    return Config(
+        server=_section(ServerConfig, "server", tree),
+        store=_section(StoreConfig, "store", tree),
+        decision=_section(DecisionPolicy, "decision", tree),
+        permits=_section(PermitConfig, "permits", tree),
+        lookup=_section(LookupConfig, "lookup", tree),
+        development=_section(DevelopmentConfig, "development", tree),
+    )
+
+
+def database_url(config: Config, directory: Path) -> str:
+    """The database URL, with a relative SQLite path made absolute."""
+    prefix = "sqlite:///"
+    url = config.store.url
+    if not url.startswith(prefix) or url.startswith(prefix + "/"):
+        return url
+    return f"{prefix}{(directory / url.removeprefix(prefix)).resolve()}"
+
+
+def _section(kind: type[Section], name: str, tree: dict[str, Any]) -> Section:
+    table = tree.get(name, {})
+    _require(isinstance(table, dict), name, "must be a table")
+    defaults = kind()
+    known = {item.name: getattr(defaults, item.name) for item in fields(kind)}  # type: ignore[arg-type]
+    values = {}
+    for key, value in table.items():
+        where = f"{name}.{key}"
+        _require(key in known, where, f"is unknown; expected one of {', '.join(known)}")
+        values[key] = _typed(where, value, known[key])
+    return kind(**values)
+
+
+def _typed(where: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple):
+        _require(
+            isinstance(value, list) and all(isinstance(item, str) for item in value),
+            where,
+            "must be a list of strings",
+        )
+        return tuple(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    _require(
+        type(value) is type(default), where, f"must be {type(default).__name__}, got {value!r}"
+    )
+    return value
+
+
+def _require(holds: bool, where: str, problem: str) -> None:
+    if not holds:
+        raise ConfigError(f"{CONFIG_FILE}: {where} {problem}")

@@ -1,0 +1,280 @@
+"""From an application to a registrant, a recognition or a case.
+
+Theory of operation. :meth:`Enrolment.accept` makes the application durable, then :meth:`settle`
+searches and decides. Two people must never be enrolled as one, nor one as two when two stations
+capture the same person in the same second. So the long search runs unlocked, and the decision runs
+under one lock: it first searches what was added since the long search began, which is next to
+nothing, then commits and lets the index follow. An application that was accepted but not settled
+when the process died is settled at the next start.
+
+The fingers decide and the particulars only order: a match under the same document is a recognition,
+a match under other particulars is a case for people, whatever the name.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from identity.config import DecisionPolicy
+from identity.errors import InvalidRequestError, StateError
+from identity.identifiers import new_id
+from identity.particulars import check_particulars, is_late
+from identity.ports import Clock, Comparer
+from identity.references import ReferenceFollower, template_of
+from identity.store import Database, Transaction
+from identity.types import (
+    Application,
+    ApplicationState,
+    CapturedSample,
+    Case,
+    CaseCandidate,
+    CaseReason,
+    CaseState,
+    Once,
+    Particulars,
+    RegistrantState,
+    Verdict,
+)
+from matcher.types import Candidate, CandidateList, FingerPosition, Template
+
+MAX_SAMPLES = 10
+
+
+@dataclass(frozen=True)
+class EnrolCommand:
+    """What a terminal submits, decoded."""
+
+    particulars: Particulars
+    samples: tuple[CapturedSample, ...]
+    permit_requested: bool
+    captured_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the search means for one application."""
+
+    state: ApplicationState
+    registrant_id: str | None = None
+    reason: CaseReason | None = None
+    candidates: tuple[CaseCandidate, ...] = ()
+
+
+class Enrolment:
+    """Thread-safe; one object a process, because it owns the decision lock."""
+
+    def __init__(
+        self,
+        database: Database,
+        comparer: Comparer,
+        follower: ReferenceFollower,
+        policy: DecisionPolicy,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._comparer = comparer
+        self._follower = follower
+        self._policy = policy
+        self._clock = clock
+        self._decision_lock = threading.Lock()
+
+    def accept(self, command: EnrolCommand, once: Once, station_id: str) -> str:
+        """Make the application durable and return its id; nothing is searched yet.
+
+        Raises:
+            InvalidRequestError: particulars or samples are wrong.
+            matcher.errors.FailureToEnrolError: a finger is too poor to be a reference.
+        """
+        with self._database.read() as tx:
+            earlier = tx.once.result_of(once)
+        if earlier is not None:
+            return earlier
+        now = self._clock.now()
+        check_particulars(command.particulars, now)
+        _check_samples(command.samples)
+        self._comparer.check([sample.template for sample in command.samples])
+        application = Application(
+            application_id=new_id("A"),
+            state=ApplicationState.ACCEPTED,
+            station_id=station_id,
+            accepted_by=once.caller,
+            permit_requested=command.permit_requested,
+            late=is_late(command.particulars.residence, now),
+            accepted_at=now,
+        )
+        with self._database.write() as tx:
+            earlier = tx.once.result_of(once)
+            if earlier is not None:
+                return earlier
+            tx.people.add_application(
+                application,
+                command.particulars,
+                [(int(s.template.position), s.record) for s in command.samples],
+                command.captured_at,
+            )
+            tx.once.record(once, application.application_id, now)
+            tx.audit.append(now, once.caller, once.method, application.application_id)
+        return application.application_id
+
+    def settle(self, application_id: str) -> Application:
+        """Search and decide, unless that has been done; returns the application as it stands."""
+        with self._database.read() as tx:
+            application = tx.people.application(application_id)
+            if application.state is not ApplicationState.ACCEPTED:
+                return application
+            records = tx.people.application_records(application_id)
+            ruled_out = _ruled_out(tx.cases.of_application(application_id))
+        probes = [template_of(position, record) for position, record in records]
+        limit = self._policy.candidate_limit + len(ruled_out)
+        found = self._comparer.identify(probes, limit=limit)
+        with self._decision_lock:
+            fresh = self._comparer.identify(probes, limit=limit, added_after=found.sequence)
+            with self._database.write() as tx:
+                application = tx.people.application(application_id)
+                if application.state is not ApplicationState.ACCEPTED:
+                    return application
+                outcome = self._outcome(tx, application_id, (found, fresh), ruled_out)
+                self._apply(tx, application, outcome)
+                application = tx.people.application(application_id)
+            self._follower.catch_up()
+        return application
+
+    def settle_waiting(self) -> int:
+        """Settle every application that an earlier process accepted but did not answer."""
+        with self._database.read() as tx:
+            waiting = tx.people.waiting_applications()
+        for application_id in waiting:
+            self.settle(application_id)
+        return len(waiting)
+
+    def application(self, application_id: str) -> Application:
+        with self._database.read() as tx:
+            return tx.people.application(application_id)
+
+    def _outcome(
+        self,
+        tx: Transaction,
+        application_id: str,
+        searches: Sequence[CandidateList],
+        ruled_out: frozenset[str],
+    ) -> Outcome:
+        if not all(search.complete for search in searches):
+            # Never read an incomplete search as "this person is new": the application waits.
+            return Outcome(ApplicationState.ACCEPTED)
+        best = _best_of(searches)
+        ranked = [c for c in best.values() if c.subject_id not in ruled_out]
+        ranked.sort(key=lambda c: (-c.similarity, c.subject_id))
+        subjects = tx.people.count_registrants()
+        same = self._comparer.threshold_for_fpir(self._policy.fpir_same, max(subjects, 1))
+        grey = self._comparer.threshold_for_fpir(self._policy.fpir_grey, max(subjects, 1))
+        alike = [c for c in ranked if c.similarity >= grey][: self._policy.candidate_limit]
+        particulars = tx.people.application_particulars(application_id)
+        if particulars is None:
+            raise StateError("APPLICATION_EMPTY", "the application's data is gone")
+        namesakes = set(
+            tx.people.registrants_with_document(particulars.details.document_number)
+        ) - set(ruled_out)
+        if not alike:
+            if namesakes:
+                known = [best.get(i, Candidate(i, 0.0)) for i in sorted(namesakes)]
+                return _case(CaseReason.SAME_DOCUMENT_OTHER_FINGERS, known)
+            return Outcome(ApplicationState.ENROLLED)
+        if alike[0].similarity < same:
+            return _case(CaseReason.GREY_ZONE, alike)
+        if alike[0].subject_id in namesakes:
+            return Outcome(ApplicationState.RECOGNISED, registrant_id=alike[0].subject_id)
+        return _case(CaseReason.SAME_FINGERS_OTHER_PARTICULARS, alike)
+
+    def _apply(self, tx: Transaction, application: Application, outcome: Outcome) -> None:
+        now = self._clock.now()
+        application_id = application.application_id
+        who = application.accepted_by
+        if outcome.state is ApplicationState.ENROLLED:
+            registrant_id = new_id("R")
+            tx.people.enrol(registrant_id, application_id, now)
+            tx.people.settle_application(application_id, outcome.state, registrant_id)
+            tx.audit.append(now, who, "enrolled", registrant_id)
+        elif outcome.state is ApplicationState.RECOGNISED and outcome.registrant_id is not None:
+            recognise(tx, application_id, outcome.registrant_id)
+            tx.audit.append(now, who, "recognised", outcome.registrant_id)
+        elif outcome.reason is not None:
+            case = Case(
+                case_id=new_id("C"),
+                application_id=application_id,
+                state=CaseState.OPEN,
+                reason=outcome.reason,
+                station_id=application.station_id,
+                opened_at=now,
+                candidates=outcome.candidates,
+            )
+            tx.cases.open(case)
+            tx.people.settle_application(
+                application_id, ApplicationState.IN_ADJUDICATION, case_id=case.case_id
+            )
+            tx.audit.append(now, who, "case opened", case.case_id, outcome=outcome.reason.name)
+        else:
+            tx.audit.append(now, who, "search incomplete", application_id, outcome="waiting")
+
+
+def recognise(tx: Transaction, application_id: str, registrant_id: str) -> None:
+    """The applicant is this registrant: renew their residence, forget the application's copies.
+
+    The registrant's identity details stand; only where they live now comes from the application.
+    """
+    stated = tx.people.application_particulars(application_id)
+    registrant = tx.people.registrant(registrant_id)
+    if stated is None or registrant.particulars is None:
+        raise StateError("REGISTRANT_ERASED", "one of the two records was erased meanwhile")
+    tx.people.update_registrant(
+        registrant_id,
+        RegistrantState.RESIDENT,
+        replace(registrant.particulars, residence=stated.residence),
+    )
+    tx.people.settle_application(application_id, ApplicationState.RECOGNISED, registrant_id)
+    tx.people.drop_application_data(application_id)
+
+
+def _ruled_out(cases: Sequence[Case]) -> frozenset[str]:
+    """Registrants whom people have found different from this applicant."""
+    return frozenset(
+        candidate.registrant_id
+        for case in cases
+        if case.state is CaseState.DECIDED
+        and case.decisions[-1].verdict is Verdict.DIFFERENT_PERSON
+        for candidate in case.candidates
+    )
+
+
+def _case(reason: CaseReason, candidates: Sequence[Candidate]) -> Outcome:
+    return Outcome(
+        ApplicationState.IN_ADJUDICATION,
+        reason=reason,
+        candidates=tuple(
+            CaseCandidate(c.subject_id, c.similarity, c.finger_similarities) for c in candidates
+        ),
+    )
+
+
+def _best_of(searches: Sequence[CandidateList]) -> dict[str, Candidate]:
+    """The strongest candidate per subject over several searches."""
+    best: dict[str, Candidate] = {}
+    for search in searches:
+        for candidate in search.candidates:
+            seen = best.get(candidate.subject_id)
+            if seen is None or candidate.similarity > seen.similarity:
+                best[candidate.subject_id] = candidate
+    return best
+
+
+def _check_samples(samples: Sequence[CapturedSample]) -> None:
+    if not 1 <= len(samples) <= MAX_SAMPLES:
+        raise InvalidRequestError(
+            "SAMPLES_MISSING", f"1 to {MAX_SAMPLES} fingers are needed, got {len(samples)}"
+        )
+    positions: list[Template] = [sample.template for sample in samples]
+    known = [t.position for t in positions if t.position is not FingerPosition.UNKNOWN]
+    if len(set(known)) != len(known):
+        raise InvalidRequestError("SAMPLES_REPEATED", "each finger position may appear only once")

@@ -1,0 +1,215 @@
+"""Permits of registrants: first issue, renewal, status.
+
+A registrant holds at most one permit that is valid or suspended. The register's row decides about a
+permit's status; the published list follows it and is reconciled from it at start.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from identity.errors import InvalidRequestError, StateError
+from identity.ports import Clock, PermitIssuer
+from identity.store import Database, Transaction
+from identity.types import (
+    Application,
+    ApplicationState,
+    Once,
+    PermitRecord,
+    PermitState,
+    Registrant,
+    RegistrantState,
+)
+
+MAX_REASON_CHARS = 200
+STANDING = (PermitState.VALID, PermitState.SUSPENDED)
+ISSUED_WITH = "EnrolmentService.Enrol/permit"
+
+
+@dataclass(frozen=True)
+class ShownPermit:
+    """A permit with its state at the moment it was read."""
+
+    permit: PermitRecord
+    state: PermitState
+
+
+class PermitDesk:
+    """Thread-safe; one object a process, because it owns the issuing lock."""
+
+    def __init__(self, database: Database, issuer: PermitIssuer, clock: Clock) -> None:
+        self._database = database
+        self._issuer = issuer
+        self._clock = clock
+        self._issuing = threading.Lock()
+
+    def show(self, permit_number: str) -> ShownPermit:
+        with self._database.read() as tx:
+            return self._shown(tx.permits.get(permit_number))
+
+    def of_registrant(self, tx: Transaction, registrant_id: str) -> list[ShownPermit]:
+        """Newest first."""
+        return [self._shown(permit) for permit in tx.permits.of_registrant(registrant_id)]
+
+    def issue(self, registrant_id: str, once: Once) -> ShownPermit:
+        """A permit for a registrant who has none that stands.
+
+        Raises:
+            StateError: NOT_RESIDENT, UNDER_ADJUDICATION, PERMIT_STILL_VALID.
+        """
+        with self._issuing:
+            with self._database.read() as tx:
+                earlier = tx.once.result_of(once)
+                if earlier is not None:
+                    return self._shown(tx.permits.get(earlier))
+                registrant = tx.people.registrant(registrant_id)
+                self._check_issuable(tx, registrant)
+            return self._sign_and_keep(registrant, once)
+
+    def issue_for(self, application: Application) -> ShownPermit | None:
+        """The permit an application asked for: the standing one, a new one, or None.
+
+        None where no permit was asked for, the application has not led to a registrant, or people
+        are still deciding about that registrant.
+        """
+        settled = (ApplicationState.ENROLLED, ApplicationState.RECOGNISED)
+        registrant_id = application.registrant_id
+        if (
+            not application.permit_requested
+            or registrant_id is None
+            or application.state not in settled
+        ):
+            return None
+        once = Once(
+            application.accepted_by,
+            ISSUED_WITH,
+            application.application_id,
+            registrant_id.encode(),
+        )
+        with self._issuing:
+            with self._database.read() as tx:
+                earlier = tx.once.result_of(once)
+                if earlier is not None:
+                    return self._shown(tx.permits.get(earlier))
+                registrant = tx.people.registrant(registrant_id)
+                standing = self._standing(tx, registrant_id)
+                if standing is not None:
+                    return standing
+                if registrant.state is not RegistrantState.RESIDENT or tx.cases.undecided_about(
+                    registrant_id
+                ):
+                    return None
+            return self._sign_and_keep(registrant, once)
+
+    def card(self, permit_number: str, pdf: bool, who: str, action: str) -> bytes:
+        """The printable card of a valid permit. Raises StateError (``PERMIT_NOT_VALID``)."""
+        now = self._clock.now()
+        with self._database.write() as tx:
+            shown = self._shown(tx.permits.get(permit_number))
+            if shown.state is not PermitState.VALID:
+                raise StateError(
+                    "PERMIT_NOT_VALID",
+                    f"permit {permit_number} is {shown.state.name.lower()}; "
+                    "a card is drawn for valid permits only",
+                )
+            registrant = tx.people.registrant(shown.permit.registrant_id)
+            if registrant.particulars is None:
+                raise StateError("REGISTRANT_ERASED", "the holder's record was erased")
+            tx.audit.append(now, who, action, registrant.registrant_id)
+        return self._issuer.card(shown.permit, registrant.particulars, pdf)
+
+    def change_status(
+        self, permit_number: str, wanted: PermitState, reason: str, once: Once
+    ) -> ShownPermit:
+        """Suspend, reinstate or revoke; published before this returns.
+
+        Raises:
+            InvalidRequestError: REASON_MISSING, STATE_INVALID.
+            StateError: PERMIT_REVOKED (revocation is final).
+        """
+        if wanted not in (PermitState.VALID, PermitState.SUSPENDED, PermitState.REVOKED):
+            raise InvalidRequestError("STATE_INVALID", "state must be VALID, SUSPENDED or REVOKED")
+        if not 1 <= len(reason.strip()) <= MAX_REASON_CHARS:
+            raise InvalidRequestError(
+                "REASON_MISSING", f"a reason of 1 to {MAX_REASON_CHARS} characters is needed"
+            )
+        with self._database.write() as tx:
+            permit = tx.permits.get(permit_number)
+            if tx.once.result_of(once) is None:
+                self._change(tx, permit, wanted, once)
+            permit = tx.permits.get(permit_number)
+        self._issuer.publish(permit.status_list, permit.status_index, permit.state)
+        return self._shown(permit)
+
+    def revoke_all(self, tx: Transaction, registrant_id: str) -> list[PermitRecord]:
+        """Revoke whatever stands; :meth:`publish` what comes back after the commit."""
+        revoked = []
+        for permit in tx.permits.of_registrant(registrant_id):
+            if permit.state in STANDING:
+                tx.permits.set_state(permit.permit_number, PermitState.REVOKED)
+                revoked.append(tx.permits.get(permit.permit_number))
+        return revoked
+
+    def publish(self, permits: list[PermitRecord]) -> None:
+        for permit in permits:
+            self._issuer.publish(permit.status_list, permit.status_index, permit.state)
+
+    def reconcile(self) -> None:
+        """At start: bring the published lists in line with the register."""
+        with self._database.read() as tx:
+            self._issuer.reconcile(list(tx.permits.statuses()))
+
+    def _check_issuable(self, tx: Transaction, registrant: Registrant) -> None:
+        registrant_id = registrant.registrant_id
+        if registrant.state is not RegistrantState.RESIDENT:
+            raise StateError(
+                "NOT_RESIDENT",
+                f"registrant {registrant_id} is {registrant.state.name.lower()}; register anew",
+            )
+        if tx.cases.undecided_about(registrant_id):
+            raise StateError(
+                "UNDER_ADJUDICATION", f"a case about registrant {registrant_id} is undecided"
+            )
+        standing = self._standing(tx, registrant_id)
+        if standing is not None:
+            raise StateError(
+                "PERMIT_STILL_VALID",
+                f"permit {standing.permit.permit_number} still stands; "
+                "revoke it first or wait until it expires",
+            )
+
+    def _standing(self, tx: Transaction, registrant_id: str) -> ShownPermit | None:
+        for shown in self.of_registrant(tx, registrant_id):
+            if shown.state in STANDING:
+                return shown
+        return None
+
+    def _sign_and_keep(self, registrant: Registrant, once: Once) -> ShownPermit:
+        if registrant.particulars is None:
+            raise StateError("REGISTRANT_ERASED", "the registrant's record was erased")
+        now = self._clock.now()
+        permit = self._issuer.issue(registrant.registrant_id, registrant.particulars, now)
+        with self._database.write() as tx:
+            tx.permits.add(permit)
+            tx.once.record(once, permit.permit_number, now)
+            tx.audit.append(now, once.caller, "permit issued", registrant.registrant_id)
+        return self._shown(permit)
+
+    def _change(
+        self, tx: Transaction, permit: PermitRecord, wanted: PermitState, once: Once
+    ) -> None:
+        if permit.state is PermitState.REVOKED and wanted is not PermitState.REVOKED:
+            raise StateError(
+                "PERMIT_REVOKED",
+                f"permit {permit.permit_number} is revoked for good; issue a new one",
+            )
+        now = self._clock.now()
+        tx.permits.set_state(permit.permit_number, wanted)
+        tx.once.record(once, permit.permit_number, now)
+        tx.audit.append(
+            now, once.caller, once.method, permit.registrant_id, outcome=wanted.name.lower()
+        )
+
+    def _shown(self, permit: PermitRecord) -> ShownPermit:
+        return ShownPermit(permit, permit.state_at(self._clock.now()))

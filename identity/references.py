@@ -1,0 +1,75 @@
+"""Keeps the search index in step with the register.
+
+SQL is the truth and the index is derived: each enrolment and erasure is one numbered change in SQL,
+and the index applies the changes in order. After a crash it starts from its snapshot, or from
+nothing, and replays the rest.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from identity.errors import SealError
+from identity.ports import Comparer
+from identity.store import Database
+from matcher.codec import decode
+from matcher.errors import DecodeError
+from matcher.types import FingerPosition, Template
+
+BATCH = 500
+
+
+class ReferenceFollower:
+    """The only writer of the index."""
+
+    def __init__(self, database: Database, comparer: Comparer) -> None:
+        self._database = database
+        self._comparer = comparer
+        self._lock = threading.Lock()
+
+    def catch_up(self, progress: Callable[[int, int], None] | None = None) -> int:
+        """Apply every change the index has not seen; returns how many there were.
+
+        Safe to call from any thread and after any failure: a change is applied once, in order.
+
+        Args:
+            progress: called with (changes applied, changes in the register).
+        """
+        applied = 0
+        with self._lock:
+            while True:
+                with self._database.read() as tx:
+                    last = tx.people.last_change()
+                    changes = tx.people.changes_after(self._comparer.sequence, BATCH)
+                    for change in changes:
+                        templates = [
+                            template_of(position, record)
+                            for position, record in tx.people.reference_records(
+                                change.registrant_id
+                            )
+                        ]
+                        # An erased registrant's records are gone, and so is their place here.
+                        if change.kind == "add" and templates:
+                            self._comparer.add(change.registrant_id, templates, change.sequence)
+                        else:
+                            self._comparer.withdraw(change.registrant_id, change.sequence)
+                applied += len(changes)
+                if progress is not None and changes:
+                    progress(self._comparer.sequence, last)
+                if len(changes) < BATCH:
+                    return applied
+
+
+def template_of(position: int, record: bytes) -> Template:
+    """A stored finger as the index takes it: the record's one view, at the register's position.
+
+    Raises:
+        SealError: a stored record no longer decodes (``REFERENCE_DAMAGED``): restore a backup.
+    """
+    try:
+        (view,) = decode(record)
+    except (DecodeError, ValueError) as error:
+        raise SealError("REFERENCE_DAMAGED", "a stored reference cannot be decoded") from error
+    return replace(view, position=FingerPosition(position))

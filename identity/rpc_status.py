@@ -1,0 +1,138 @@
+"""Exception type -> gRPC status: one table and the interceptor that reads it.
+
+A child class inherits its nearest ancestor's row. Anything without a row becomes INTERNAL with a
+fixed text: what went wrong inside is for the log, not for the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from devices import errors as devices_errors
+from identity import errors as identity_errors
+from issuance import errors as issuance_errors
+from matcher import errors as matcher_errors
+
+DOMAIN = "anju"
+INTERNAL_TEXT = "an internal error occurred; it was logged, please call an operator"
+RETRY_AFTER_S = 1
+
+Code = grpc.StatusCode
+
+STATUS: dict[type[Exception], grpc.StatusCode] = {
+    identity_errors.InvalidRequestError: Code.INVALID_ARGUMENT,
+    identity_errors.NotFoundError: Code.NOT_FOUND,
+    identity_errors.StateError: Code.FAILED_PRECONDITION,
+    identity_errors.IdempotencyConflictError: Code.ALREADY_EXISTS,
+    identity_errors.PermissionDeniedError: Code.PERMISSION_DENIED,
+    identity_errors.UnauthenticatedError: Code.UNAUTHENTICATED,
+    identity_errors.DeadlineError: Code.DEADLINE_EXCEEDED,
+    identity_errors.UnavailableError: Code.UNAVAILABLE,
+    identity_errors.StorageFullError: Code.RESOURCE_EXHAUSTED,
+    identity_errors.SealError: Code.FAILED_PRECONDITION,
+    matcher_errors.DecodeError: Code.INVALID_ARGUMENT,
+    matcher_errors.FailureToEnrolError: Code.INVALID_ARGUMENT,
+    matcher_errors.UnknownSubjectError: Code.NOT_FOUND,
+    devices_errors.TokenInvalidError: Code.UNAUTHENTICATED,
+    devices_errors.CsrInvalidError: Code.INVALID_ARGUMENT,
+    devices_errors.StationInvalidError: Code.INVALID_ARGUMENT,
+    devices_errors.ArgumentInvalidError: Code.INVALID_ARGUMENT,
+    devices_errors.TerminalUnknownError: Code.NOT_FOUND,
+    devices_errors.TerminalExistsError: Code.ALREADY_EXISTS,
+    devices_errors.TerminalBusyError: Code.ABORTED,
+    devices_errors.TooManyAttemptsError: Code.RESOURCE_EXHAUSTED,
+    devices_errors.CertificateInvalidError: Code.UNAUTHENTICATED,
+    devices_errors.CertificateRevokedError: Code.PERMISSION_DENIED,
+    issuance_errors.UnprintableCharacterError: Code.FAILED_PRECONDITION,
+    issuance_errors.StatusTransitionError: Code.FAILED_PRECONDITION,
+}
+
+# The contract's reasons for errors whose own token is finer or that have none.
+REASONS: dict[type[Exception], str] = {
+    matcher_errors.DecodeError: "DECODE_FAILED",
+    matcher_errors.FailureToEnrolError: "FAILURE_TO_ENROL",
+    matcher_errors.UnknownSubjectError: "REGISTRANT_UNKNOWN",
+    issuance_errors.UnprintableCharacterError: "CHARACTER_UNPRINTABLE",
+    issuance_errors.StatusTransitionError: "PERMIT_REVOKED",
+}
+
+log = structlog.get_logger("anju.rpc")
+
+
+def status_of(error: Exception) -> Status:
+    """The google.rpc.Status, with ErrorInfo, that a caller gets for this exception."""
+    for kind in type(error).__mro__:
+        code = STATUS.get(kind)
+        if code is None:
+            continue
+        own = getattr(error, "reason", "")
+        reason = REASONS.get(kind, own) or kind.__name__
+        info = ErrorInfo(domain=DOMAIN, reason=reason)
+        if own and own != reason:
+            info.metadata["detail"] = own
+        return _status(code, str(error), info, getattr(error, "retry_after_s", None))
+    return _status(Code.INTERNAL, INTERNAL_TEXT, ErrorInfo(domain=DOMAIN, reason="INTERNAL"), None)
+
+
+def _status(
+    code: grpc.StatusCode, message: str, info: ErrorInfo, retry_after_s: float | None
+) -> Status:
+    status = Status(code=code.value[0], message=message)
+    details: list[Any] = [info]
+    if code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED):
+        retry = RetryInfo()
+        retry.retry_delay.seconds = max(1, round(retry_after_s or RETRY_AFTER_S))
+        details.append(retry)
+    for detail in details:
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+class StatusInterceptor(grpc.ServerInterceptor):
+    """Turns exceptions of the handlers inside it into statuses. The outermost interceptor."""
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        handler = continuation(handler_call_details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+        inner = handler.unary_unary
+        method = handler_call_details.method
+
+        def call(request: Any, context: grpc.ServicerContext) -> Any:
+            try:
+                return inner(request, context)
+            except Exception as error:
+                status = status_of(error)
+                if status.code == Code.INTERNAL.value[0]:
+                    # The type and place only: a message may quote personal data.
+                    log.error("rpc failed", method=method, **_where(error))
+                context.abort_with_status(rpc_status.to_status(status))
+
+        return grpc.unary_unary_rpc_method_handler(
+            call, handler.request_deserializer, handler.response_serializer
+        )
+
+
+def _where(error: BaseException) -> dict[str, str]:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = ""
+    if trace is not None:
+        code = trace.tb_frame.f_code
+        place = f"{code.co_filename.rsplit('/', 2)[-1]}:{code.co_name}:{trace.tb_lineno}"
+    return {"error": type(error).__name__, "place": place}

@@ -1,0 +1,78 @@
+"""Permits as the register knows them. The signed text is sealed under the holder's data key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, Row, desc, insert, select, update
+
+from identity.errors import NotFoundError
+from identity.schema import permits
+from identity.store.people import People
+from identity.types import PermitRecord, PermitState
+from identity.vault import Vault, seal, unseal
+
+
+class Permits:
+    def __init__(self, connection: Connection, vault: Vault) -> None:
+        self._connection = connection
+        self._people = People(connection, vault)
+
+    def add(self, permit: PermitRecord) -> None:
+        key = self._people.key_of_registrant(permit.registrant_id)
+        self._connection.execute(
+            insert(permits).values(
+                permit_number=permit.permit_number,
+                registrant_id=permit.registrant_id,
+                state=permit.state,
+                status_list=permit.status_list,
+                status_index=permit.status_index,
+                issued_at=permit.issued_at,
+                expires_at=permit.expires_at,
+                sealed_qr_text=seal(key, permit.qr_text.encode(), f"permit/{permit.permit_number}"),
+            )
+        )
+
+    def get(self, permit_number: str) -> PermitRecord:
+        """Raises NotFoundError (``PERMIT_UNKNOWN``), also once the holder is erased."""
+        row = self._connection.execute(
+            select(permits).where(permits.c.permit_number == permit_number)
+        ).one_or_none()
+        if row is None:
+            raise NotFoundError("PERMIT_UNKNOWN", f"no permit {permit_number!r}")
+        return self._permit(row)
+
+    def of_registrant(self, registrant_id: str) -> list[PermitRecord]:
+        """Newest first."""
+        rows = self._connection.execute(
+            select(permits)
+            .where(permits.c.registrant_id == registrant_id)
+            .order_by(desc(permits.c.issued_at), desc(permits.c.permit_number))
+        )
+        return [self._permit(row) for row in rows]
+
+    def set_state(self, permit_number: str, state: PermitState) -> None:
+        self._connection.execute(
+            update(permits).where(permits.c.permit_number == permit_number).values(state=state)
+        )
+
+    def statuses(self) -> Iterator[tuple[int, int, PermitState]]:
+        """(status list, index, state) of every permit ever issued: rebuilds the published lists."""
+        for row in self._connection.execute(
+            select(permits.c.status_list, permits.c.status_index, permits.c.state)
+        ):
+            yield row.status_list, row.status_index, PermitState(row.state)
+
+    def _permit(self, row: Row[Any]) -> PermitRecord:
+        key = self._people.key_of_registrant(row.registrant_id)
+        return PermitRecord(
+            permit_number=row.permit_number,
+            registrant_id=row.registrant_id,
+            state=PermitState(row.state),
+            status_list=row.status_list,
+            status_index=row.status_index,
+            issued_at=row.issued_at,
+            expires_at=row.expires_at,
+            qr_text=unseal(key, row.sealed_qr_text, f"permit/{row.permit_number}").decode(),
+        )
