@@ -1,0 +1,346 @@
+"""Writes the trust repository: TUF metadata over permit keys, profile and status lists.
+
+Roles (The Update Framework specification 1.0, section 2.1) and what a thief of each key can do:
+
+==============  =======================  ==========================================================
+role            says                     stolen key
+==============  =======================  ==========================================================
+root            which keys are the rest  everything; so it is kept offline and used once a year
+targets         permit keys, profile     add a permit key; used when a permit key changes
+status          status lists             hide a revocation until the key is replaced
+snapshot        versions that belong     nothing alone
+timestamp       what is newest           freeze verifiers until the bundle is too old, nothing more
+==============  =======================  ==========================================================
+
+`status` is delegated from targets for `status/*` only, so the keys that must be at hand day and
+night cannot add a permit key. Every publication signs the lists, snapshot and timestamp anew, which
+is what keeps verifiers fresh; root and targets are signed only when they change.
+
+The directory is a TUF repository as any TUF client expects it (consistent snapshots), and
+`bundle.anju` is the same in one file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from securesystemslib.signer import Key, SecretsHandler, Signature, SSlibKey
+from securesystemslib.signer import Signer as TufSigner
+from tuf.api.metadata import (
+    DelegatedRole,
+    Delegations,
+    Metadata,
+    MetaFile,
+    Root,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
+from tuf.api.serialization.json import JSONSerializer
+
+from issuance import bundle, profile, status_list
+from issuance.errors import IssuanceError, KeyUseError, TrustError
+from issuance.keys import KeyInfo, KeyStore, KeyUse, info_to_dict
+from issuance.profile import Profile
+
+BUNDLE_NAME: Final = "bundle.anju"
+KEYS_TARGET, PROFILE_TARGET = "keys.json", "profile.json"
+STATUS_ROLE: Final = "status"
+PUBLISHED_FIELD: Final = "x-anju-published"
+ROOT_LIFE: Final = timedelta(days=3 * 365)
+TARGETS_LIFE: Final = timedelta(days=365)
+
+_ROLE_USES: Final[Mapping[str, KeyUse]] = {
+    Root.type: KeyUse.TRUST_ROOT,
+    Targets.type: KeyUse.TRUST_TARGETS,
+    Snapshot.type: KeyUse.TRUST_SNAPSHOT,
+    Timestamp.type: KeyUse.TRUST_TIMESTAMP,
+}
+_COMPACT: Final = JSONSerializer(compact=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One state of the trust material.
+
+    Attributes:
+        version: grows with every publication.
+        bundle: all of it in one file.
+    """
+
+    version: int
+    published_at: datetime
+    bundle: bytes
+
+
+class Publisher:
+    """Owns a trust directory. Safe for use by several threads, by one process.
+
+    Args:
+        directory: holds `metadata/`, `targets/` and `bundle.anju`; `create` makes it.
+        keys: signs for the online roles; the root key need not be there.
+    """
+
+    def __init__(self, directory: Path, keys: KeyStore, clock: Callable[[], datetime]) -> None:
+        self._directory = directory
+        self._keys = keys
+        self._clock = clock
+        self._lock = threading.Lock()
+        try:
+            self._bundle = (directory / BUNDLE_NAME).read_bytes()
+        except FileNotFoundError:
+            self._bundle = b""
+        self._files = bundle.unpack(self._bundle) if self._bundle else {}
+        for path in directory.glob("metadata/*.root.json"):
+            self._files.setdefault(f"metadata/{path.name}", path.read_bytes())
+
+    def create(self, root_keys: KeyStore, threshold: int = 1) -> bytes:
+        """Write version 1 of root, signed by every root key of `root_keys`; returns its bytes.
+
+        Raises `TrustError` if there is a root already.
+        """
+        with self._lock:
+            if (self._directory / "metadata" / "1.root.json").exists():
+                raise TrustError("ROOT_EXISTS", "the trust directory has a root already")
+            root = Root(expires=_utc(self._clock() + ROOT_LIFE), consistent_snapshot=True)
+            for role, use in _ROLE_USES.items():
+                store = root_keys if role == Root.type else self._keys
+                for info in _of_use(store, use):
+                    root.add_key(_tuf_key(info), role)
+            root.roles[Root.type].threshold = threshold
+            metadata = Metadata(root)
+            for info in _of_use(root_keys, KeyUse.TRUST_ROOT):
+                metadata.sign(_TufSigner(root_keys, info), append=True)
+            data = metadata.to_bytes(_COMPACT)
+            self._files = {"metadata/1.root.json": data}
+            _write(self._directory / "metadata" / "1.root.json", data)
+            return data
+
+    def publish(
+        self, keys: Sequence[KeyInfo], rules: Profile, lists: Mapping[int, dict[str, Any]]
+    ) -> Publication:
+        """Sign and write everything; durable and visible when this returns.
+
+        Args:
+            keys: permit and status-list keys that verifiers shall know, retired ones included.
+            lists: list number -> StatusList structure, from `status_list.to_value`.
+
+        Raises `KeyUseError` if an online key is missing, `TrustError` before `create`.
+        """
+        with self._lock:
+            return self._publish(keys, rules, lists)
+
+    def current(self) -> Publication:
+        """What was published last. Raises `TrustError` before the first publication."""
+        with self._lock:
+            files = self._files
+            if "metadata/timestamp.json" not in files:
+                raise TrustError("NOT_PUBLISHED", "nothing has been published yet")
+            timestamp = Metadata[Timestamp].from_bytes(files["metadata/timestamp.json"]).signed
+            published_at = datetime.fromisoformat(timestamp.unrecognized_fields[PUBLISHED_FIELD])
+            return Publication(timestamp.version, published_at, self._bundle)
+
+    def _publish(
+        self, keys: Sequence[KeyInfo], rules: Profile, lists: Mapping[int, dict[str, Any]]
+    ) -> Publication:
+        now = _utc(self._clock())
+        until = now + timedelta(seconds=rules.limits.max_age_s)
+        old = self._files
+        files = {name: data for name, data in old.items() if name.endswith(".root.json")}
+        if not files:
+            raise TrustError("NO_ROOT", "the trust directory has no root; run init first")
+        fixed = {KEYS_TARGET: _keys_json(keys), PROFILE_TARGET: profile.to_json(rules)}
+        status = self._sign_lists(lists, rules, now, until)
+
+        targets = self._targets(old, fixed, now)
+        delegated = self._signed(
+            Targets(_version(old, STATUS_ROLE) + 1, expires=until, targets=_target_files(status)),
+            KeyUse.TRUST_STATUS,
+        )
+        meta = {}
+        for role, data in ((Targets.type, targets), (STATUS_ROLE, delegated)):
+            version = Metadata[Targets].from_bytes(data).signed.version
+            files[f"metadata/{version}.{role}.json"] = data
+            meta[f"{role}.json"] = MetaFile(version, len(data), _sha256(data))
+        snapshot_version = _version(old, Snapshot.type) + 1
+        snapshot = self._signed(
+            Snapshot(snapshot_version, expires=until, meta=meta), KeyUse.TRUST_SNAPSHOT
+        )
+        files[f"metadata/{snapshot_version}.snapshot.json"] = snapshot
+        timestamp = Timestamp(
+            _version(old, Timestamp.type) + 1,
+            expires=until,
+            snapshot_meta=MetaFile(snapshot_version, len(snapshot), _sha256(snapshot)),
+            unrecognized_fields={PUBLISHED_FIELD: now.isoformat()},
+        )
+        files["metadata/timestamp.json"] = self._signed(timestamp, KeyUse.TRUST_TIMESTAMP)
+        for name, data in {**fixed, **status}.items():
+            files[_target_path(name, data)] = data
+        self._write_all(old, files)
+        return Publication(timestamp.version, now, self._bundle)
+
+    def _sign_lists(
+        self, lists: Mapping[int, dict[str, Any]], rules: Profile, now: datetime, until: datetime
+    ) -> dict[str, bytes]:
+        signer_info = _only(self._keys, KeyUse.STATUS_LIST, now)
+        signer = self._keys.signer(signer_info.kid, KeyUse.STATUS_LIST)
+        return {
+            f"status/{number}": status_list.sign(
+                rules.status_uri(number),
+                value,
+                signer,
+                issued_at=now,
+                expires_at=until,
+                ttl_s=rules.limits.fresh_s,
+            )
+            for number, value in lists.items()
+        }
+
+    def _targets(
+        self, old: Mapping[str, bytes], fixed: Mapping[str, bytes], now: datetime
+    ) -> bytes:
+        """The targets metadata: the old one while it still says what `fixed` holds."""
+        version = _version(old, Targets.type)
+        status_keys = _of_use(self._keys, KeyUse.TRUST_STATUS)
+        delegations = Delegations(
+            keys={info.kid: _tuf_key(info) for info in status_keys},
+            roles={
+                STATUS_ROLE: DelegatedRole(
+                    STATUS_ROLE, [info.kid for info in status_keys], 1, True, paths=["status/*"]
+                )
+            },
+        )
+        wanted = _target_files(fixed)
+        if version:
+            data = old[f"metadata/{version}.targets.json"]
+            current = Metadata[Targets].from_bytes(data).signed
+            young = current.expires - now > TARGETS_LIFE / 2
+            if current.targets == wanted and current.delegations == delegations and young:
+                return data
+        return self._signed(
+            Targets(
+                version + 1, expires=now + TARGETS_LIFE, targets=wanted, delegations=delegations
+            ),
+            KeyUse.TRUST_TARGETS,
+        )
+
+    def _signed(self, signed: Targets | Snapshot | Timestamp, use: KeyUse) -> bytes:
+        metadata: Metadata[Any] = Metadata(signed)
+        for info in _of_use(self._keys, use):
+            metadata.sign(_TufSigner(self._keys, info), append=True)
+        if not metadata.signatures:
+            raise KeyUseError(f"there is no key for {use}")
+        return metadata.to_bytes(_COMPACT)
+
+    def _write_all(self, old: Mapping[str, bytes], files: dict[str, bytes]) -> None:
+        """Write new files, the timestamp last, so that a reader never sees half a publication.
+
+        The bundle goes before the timestamp because versions continue from it: a crash in between
+        must not lead to two different timestamps of one version.
+        """
+        packed = bundle.pack(files)
+        last = "metadata/timestamp.json"
+        try:
+            for name in sorted(files.keys() - {last}):
+                if old.get(name) != files[name]:
+                    _write(self._directory / name, files[name])
+            _write(self._directory / BUNDLE_NAME, packed)
+            _write(self._directory / last, files[last])
+        except OSError as error:
+            raise IssuanceError(f"cannot write the trust directory: {error.strerror}") from error
+        self._files, self._bundle = files, packed
+        for name in old.keys() - files.keys():
+            with contextlib.suppress(OSError):
+                (self._directory / name).unlink()
+
+
+class _TufSigner(TufSigner):
+    """A key store's handle, as python-tuf wants its signers."""
+
+    def __init__(self, store: KeyStore, info: KeyInfo) -> None:
+        self._signer = store.signer(info.kid, info.use)
+        self._key = _tuf_key(info)
+
+    @property
+    def public_key(self) -> Key:
+        return self._key
+
+    @classmethod
+    def from_priv_key_uri(
+        cls, priv_key_uri: str, public_key: Key, secrets_handler: SecretsHandler | None = None
+    ) -> TufSigner:
+        raise NotImplementedError("handles come from a KeyStore")
+
+    def sign(self, payload: bytes) -> Signature:
+        return Signature(self._key.keyid, self._signer.sign(payload).hex())
+
+
+def _tuf_key(info: KeyInfo) -> SSlibKey:
+    return SSlibKey.from_crypto(load_der_public_key(info.public_der), info.kid)
+
+
+def _of_use(store: KeyStore, use: KeyUse) -> list[KeyInfo]:
+    return [info for info in store.infos() if info.use is use and info.compromised_at is None]
+
+
+def _only(store: KeyStore, use: KeyUse, now: datetime) -> KeyInfo:
+    fitting = [info for info in _of_use(store, use) if info.signs_at(now)]
+    if not fitting:
+        raise KeyUseError(f"no key for {use} is in its signing period")
+    return fitting[-1]
+
+
+def _keys_json(keys: Sequence[KeyInfo]) -> bytes:
+    ordered = sorted(keys, key=lambda info: (info.not_before, info.kid))
+    document = {"version": 1, "keys": [info_to_dict(info) for info in ordered]}
+    return json.dumps(document, sort_keys=True, indent=1).encode()
+
+
+def _target_files(contents: Mapping[str, bytes]) -> dict[str, TargetFile]:
+    return {name: TargetFile.from_data(name, data, ["sha256"]) for name, data in contents.items()}
+
+
+def _target_path(name: str, data: bytes) -> str:
+    """Where a TUF client looks for a target in a consistent snapshot: `dir/HASH.file`."""
+    head, slash, tail = name.rpartition("/")
+    return f"targets/{head}{slash}{hashlib.sha256(data).hexdigest()}.{tail}"
+
+
+def _version(files: Mapping[str, bytes], role: str) -> int:
+    """The newest version of `role` among `files`, 0 if there is none."""
+    if role == Timestamp.type:
+        data = files.get("metadata/timestamp.json")
+        return Metadata[Timestamp].from_bytes(data).signed.version if data else 0
+    suffix = f".{role}.json"
+    names = [name for name in files if name.startswith("metadata/") and name.endswith(suffix)]
+    return max((int(name.removesuffix(suffix).rpartition("/")[2]) for name in names), default=0)
+
+
+def _sha256(data: bytes) -> dict[str, str]:
+    return {"sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _utc(instant: datetime) -> datetime:
+    return instant.astimezone(UTC).replace(microsecond=0)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Replace a file atomically and durably."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.new")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
