@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from grpc import ServicerContext
 
 from anju.v1 import matching_pb2, matching_pb2_grpc
 from matcher import wire
-from matcher.types import CandidateList, Decision, Template
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """-log10 FMR: from ``grey`` people look, from ``same`` two records are taken for one person."""
-
-    grey: float
-    same: float
+from matcher.types import CandidateList, Decision, Template, Thresholds
 
 
 class Lookups(Protocol):

@@ -134,3 +134,11 @@ class Decision:
     @property
     def is_match(self) -> bool:
         return self.similarity >= self.threshold
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """-log10 FMR: from ``grey`` people look, from ``same`` two records are taken for one person."""
+
+    grey: float
+    same: float
