@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -98,17 +99,33 @@ def save(directory: Path, certificate: bytes, ca_certificate: bytes, address: st
     Raises:
         CredentialsError: a file is there already, or the certificate is for another key.
     """
-    key = _load_key(directory / KEY_FILE)
+    pem = _certificate_for(_load_key(directory / KEY_FILE), certificate)
     try:
-        parsed = x509.load_der_x509_certificate(certificate)
-        ca = x509.load_der_x509_certificate(ca_certificate)
+        ca_pem = x509.load_der_x509_certificate(ca_certificate).public_bytes(Encoding.PEM)
     except ValueError as error:
-        raise CredentialsError("the server sent no readable certificate") from error
-    if parsed.public_key() != key.public_key():
-        raise CredentialsError("the server's answer is a certificate for another key")
+        raise CredentialsError("the server sent no readable CA certificate") from error
     replace(directory / SERVER_FILE, f"{check_address(address)}\n".encode())
-    replace(directory / CA_FILE, ca.public_bytes(Encoding.PEM))
-    write_new(directory / CERTIFICATE_FILE, parsed.public_bytes(Encoding.PEM), mode=0o644)
+    replace(directory / CA_FILE, ca_pem)
+    write_new(directory / CERTIFICATE_FILE, pem, mode=0o644)
+
+
+def renew(directory: Path, certificate: bytes) -> None:
+    """Put a later certificate (X.509, DER) for the same key in the place of the old one.
+
+    Raises:
+        CredentialsError: the certificate is unreadable or for another key; the old one stays.
+    """
+    pem = _certificate_for(_load_key(directory / KEY_FILE), certificate)
+    replace(directory / CERTIFICATE_FILE, pem)
+
+
+def load_key(directory: Path) -> ec.EllipticCurvePrivateKey:
+    """The private key of a directory.
+
+    Raises:
+        CredentialsError: it is missing, unreadable, or readable by others.
+    """
+    return _load_key(directory / KEY_FILE)
 
 
 def load(directory: Path) -> Credentials:
@@ -187,6 +204,17 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _certificate_for(key: ec.EllipticCurvePrivateKey, certificate: bytes) -> bytes:
+    try:
+        parsed = x509.load_der_x509_certificate(certificate)
+        public_key = parsed.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise CredentialsError("the server sent no readable certificate") from error
+    if public_key != key.public_key():
+        raise CredentialsError("the server's answer is a certificate for another key")
+    return parsed.public_bytes(Encoding.PEM)
 
 
 def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:

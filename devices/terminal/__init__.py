@@ -1,0 +1,25 @@
+"""The client library: what runs on a capture terminal, or behind an operator's command line.
+
+Needs the extra ``[terminal]`` and nothing of the service::
+
+    provision("10.0.0.5:7444", "MNDA0-WT0XQ-...", Path("credentials"))  # once
+    with TerminalClient(Path("credentials")) as terminal:
+        application = terminal.enrol(person, [record])
+"""
+
+from devices.terminal.client import TerminalClient, provision
+from devices.terminal.types import Application, ApplicationState, Gender, Permit, Person, Sample
+from devices.terminal.wire import Connection, connect
+
+__all__ = [
+    "Application",
+    "ApplicationState",
+    "Connection",
+    "Gender",
+    "Permit",
+    "Person",
+    "Sample",
+    "TerminalClient",
+    "connect",
+    "provision",
+]

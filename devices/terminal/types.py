@@ -1,0 +1,87 @@
+"""What a terminal says and hears, in plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import IntEnum
+
+
+class Gender(IntEnum):
+    """Numbers as in anju.v1 and Claim 169."""
+
+    MALE = 1
+    FEMALE = 2
+    OTHER = 3
+
+
+class ApplicationState(IntEnum):
+    """Numbers as in anju.v1; an answer with a number from the future reads as UNSPECIFIED."""
+
+    UNSPECIFIED = 0
+    ACCEPTED = 1
+    ENROLLED = 2
+    RECOGNISED = 3
+    IN_ADJUDICATION = 4
+    REJECTED = 5
+
+
+@dataclass(frozen=True, repr=False)
+class Person:
+    """Who applies, and where they live now. It has no ``repr``, so it cannot slip into a log.
+
+    Attributes:
+        household_division_code, residence_division_code: GB/T 2260, 6 digits.
+        ethnicity: optional.
+        birth_date, arrival_date: calendar dates, Asia/Shanghai.
+    """
+
+    full_name: str
+    gender: Gender
+    birth_date: date
+    document_number: str
+    household_division_code: str
+    residence_division_code: str
+    residence_address: str
+    arrival_date: date
+    ethnicity: str = ""
+
+
+@dataclass(frozen=True, repr=False)
+class Sample:
+    """One captured finger.
+
+    Attributes:
+        record: ISO/IEC 19794-2:2005 finger minutiae record with one view, at most 65,536 bytes.
+        position: finger position code of ISO/IEC 19794-2 table 5; 0 takes it from the record.
+    """
+
+    record: bytes
+    position: int = 0
+
+
+@dataclass(frozen=True)
+class Permit:
+    """A permit as issued; ``qr_text`` is what the QR symbol holds."""
+
+    permit_number: str
+    expires_at: datetime
+    qr_text: str
+
+
+@dataclass(frozen=True)
+class Application:
+    """How an application stands.
+
+    Attributes:
+        registrant_id: once enrolled or recognised, else empty.
+        case_id: while and after people decide, else empty.
+        late: registered more than 3 days after arrival; without consequence here.
+    """
+
+    application_id: str
+    state: ApplicationState
+    registrant_id: str
+    case_id: str
+    permit: Permit | None
+    late: bool

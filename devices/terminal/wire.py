@@ -1,0 +1,294 @@
+"""gRPC for clients: the channel, calls with retry, errors, and messages <-> plain values."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import ErrorInfo
+from grpc_status import rpc_status
+
+from anju.v1 import common_pb2, enrolment_pb2, enrolment_pb2_grpc, terminals_pb2, terminals_pb2_grpc
+from devices import credentials
+from devices.authority import SERVER_NAME
+from devices.errors import (
+    CertificateInvalidError,
+    CredentialsError,
+    RemoteError,
+    ServerUntrustedError,
+    UnreachableError,
+)
+from devices.terminal.retry import DEFAULT_POLICY, RetryPolicy, retrying
+from devices.terminal.types import Application, ApplicationState, Permit, Person, Sample
+from devices.types import Provisioned
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+_OPTIONS: list[tuple[str, str | int]] = [
+    # The constant name in every server certificate of this authority; see devices.authority.
+    ("grpc.ssl_target_name_override", SERVER_NAME),
+    ("grpc.enable_http_proxy", 0),
+    # gRPC's own pause between connections grows to two minutes; ours is in retry.py.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", 64 << 20),
+]
+# With an idempotency key in every change, each of these may be tried again. CANCELLED is what a
+# server that shuts down makes of calls in progress.
+_TRY_AGAIN = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+)
+
+
+class Connection:
+    """A channel to the register, and calls over it. Thread-safe.
+
+    Attributes:
+        channel: for a service's stub.
+        address: host:port.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        channel_credentials: grpc.ChannelCredentials,
+        policy: RetryPolicy = DEFAULT_POLICY,
+    ) -> None:
+        self.address = address
+        self.channel = grpc.secure_channel(address, channel_credentials, options=_OPTIONS)
+        self._policy = policy
+
+    def call(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        deadline_s: float = 30.0,
+    ) -> Response:
+        """The method's answer. Tries again, with the same request, while nobody answers.
+
+        Args:
+            method: of a stub over :attr:`channel`.
+            deadline_s: seconds for everything, retries included.
+
+        Raises:
+            RemoteError: the register refused.
+            UnreachableError: no answer within the deadline.
+            ServerUntrustedError: the server's certificate is not from our authority.
+        """
+
+        def attempt(timeout_s: float) -> Response:
+            try:
+                return method(request, timeout=timeout_s)
+            except grpc.RpcError as error:
+                raise self._translated(error) from error
+
+        return retrying(attempt, deadline_s, self._policy)
+
+    def _translated(self, error: grpc.RpcError) -> Exception:
+        """gRPC's error as one of ours."""
+        if not isinstance(error, grpc.Call):
+            return UnreachableError("UNKNOWN", "", f"the call to {self.address} failed")
+        code, text = error.code(), error.details() or ""
+        reason = _reason(error)
+        if "CERTIFICATE_VERIFY_FAILED" in text and not reason:
+            return ServerUntrustedError(
+                f"the server at {self.address} does not have a certificate that our authority "
+                "vouches for today; check the address, and this machine's clock"
+            )
+        if code not in _TRY_AGAIN:
+            return RemoteError(code.name, reason, text)
+        if not reason:
+            text = f"no answer from the register at {self.address}: {text}"
+        return UnreachableError(code.name, reason, text)
+
+    def close(self) -> None:
+        self.channel.close()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def connect(
+    directory: Path, address: str | None = None, policy: RetryPolicy = DEFAULT_POLICY
+) -> Connection:
+    """A connection with mutual TLS under the credentials in a directory.
+
+    Args:
+        address: host:port, instead of the one in the directory.
+
+    Raises:
+        CredentialsError: the directory is incomplete, or the address malformed.
+        CertificateInvalidError: the certificate has expired.
+    """
+    mine = credentials.load(directory)
+    not_after = certificate_expiry(mine)
+    if not_after <= datetime.now(UTC):
+        raise CertificateInvalidError(
+            f"the certificate in {directory} expired on {not_after:%Y-%m-%d}; ask an operator for "
+            "a new provisioning token"
+        )
+    tls = grpc.ssl_channel_credentials(mine.ca_pem, mine.key_pem, mine.certificate_pem)
+    target = mine.address if address is None else credentials.check_address(address)
+    return Connection(target, tls, policy)
+
+
+def certificate_expiry(mine: credentials.Credentials) -> datetime:
+    """When a client's certificate expires, UTC.
+
+    Raises:
+        CredentialsError: it is unreadable.
+    """
+    try:
+        return x509.load_pem_x509_certificate(mine.certificate_pem).not_valid_after_utc
+    except ValueError as error:
+        raise CredentialsError("the client certificate is unreadable") from error
+
+
+def connect_pinned(address: str, certificate: x509.Certificate, policy: RetryPolicy) -> Connection:
+    """A connection to the holder of exactly that server certificate, without one of our own."""
+    anchor = certificate.public_bytes(Encoding.PEM)
+    return Connection(address, grpc.ssl_channel_credentials(anchor), policy)
+
+
+def new_idempotency_key() -> str:
+    """A fresh key for one intended change."""
+    return uuid.uuid4().hex
+
+
+def provision(connection: Connection, token: str, csr: bytes, deadline_s: float) -> Provisioned:
+    request = terminals_pb2.ProvisionRequest(token=token, certificate_signing_request=csr)
+    stub = terminals_pb2_grpc.TerminalServiceStub(connection.channel)
+    response = connection.call(stub.Provision, request, deadline_s)
+    return Provisioned(
+        response.certificate, response.ca_certificate, response.terminal_id, response.station_id
+    )
+
+
+def create_token(
+    connection: Connection, station_id: str, terminal_id: str, deadline_s: float = 30.0
+) -> str:
+    """A provisioning token for a terminal. Operators only."""
+    request = terminals_pb2.CreateProvisioningTokenRequest(
+        idempotency_key=new_idempotency_key(), station_id=station_id, terminal_id=terminal_id
+    )
+    stub = terminals_pb2_grpc.TerminalServiceStub(connection.channel)
+    return connection.call(stub.CreateProvisioningToken, request, deadline_s).token
+
+
+def renew(connection: Connection, csr: bytes, deadline_s: float) -> bytes:
+    request = terminals_pb2.RenewCertificateRequest(
+        idempotency_key=new_idempotency_key(), certificate_signing_request=csr
+    )
+    stub = terminals_pb2_grpc.TerminalServiceStub(connection.channel)
+    return connection.call(stub.RenewCertificate, request, deadline_s).certificate
+
+
+def enrol(
+    connection: Connection, request: enrolment_pb2.EnrolRequest, deadline_s: float
+) -> Application:
+    stub = enrolment_pb2_grpc.EnrolmentServiceStub(connection.channel)
+    return _application(connection.call(stub.Enrol, request, deadline_s).application)
+
+
+def application(connection: Connection, application_id: str, deadline_s: float) -> Application:
+    request = enrolment_pb2.GetApplicationRequest(application_id=application_id)
+    stub = enrolment_pb2_grpc.EnrolmentServiceStub(connection.channel)
+    return _application(connection.call(stub.GetApplication, request, deadline_s).application)
+
+
+def enrol_request(
+    person: Person,
+    samples: Iterable[Sample | bytes],
+    permit_requested: bool,
+    captured_at: datetime | None,
+    idempotency_key: str,
+) -> enrolment_pb2.EnrolRequest:
+    request = enrolment_pb2.EnrolRequest(
+        idempotency_key=idempotency_key,
+        details=common_pb2.PersonalDetails(
+            full_name=person.full_name,
+            gender=common_pb2.Gender.ValueType(person.gender),
+            birth_date=_date(person.birth_date),
+            document_number=person.document_number,
+            household_division_code=person.household_division_code,
+            ethnicity=person.ethnicity,
+        ),
+        residence=common_pb2.Residence(
+            division_code=person.residence_division_code,
+            address=person.residence_address,
+            arrival_date=_date(person.arrival_date),
+        ),
+        samples=[_sample(sample) for sample in samples],
+        permit_requested=permit_requested,
+    )
+    if captured_at is not None:
+        request.captured_at.FromDatetime(captured_at)
+    return request
+
+
+def _sample(sample: Sample | bytes) -> common_pb2.Sample:
+    if isinstance(sample, bytes):
+        sample = Sample(sample)
+    return common_pb2.Sample(
+        format=common_pb2.SAMPLE_FORMAT_ISO_19794_2_2005,
+        data=sample.record,
+        position=common_pb2.FingerPosition.ValueType(sample.position),
+    )
+
+
+def _date(value: date) -> common_pb2.Date:
+    return common_pb2.Date(year=value.year, month=value.month, day=value.day)
+
+
+def _application(message: enrolment_pb2.Application) -> Application:
+    permit = None
+    if message.HasField("permit"):
+        permit = Permit(
+            message.permit.permit_number,
+            message.permit.expires_at.ToDatetime(tzinfo=UTC),
+            message.permit.qr_text,
+        )
+    number = int(message.state)
+    known = number in set(ApplicationState)
+    return Application(
+        message.application_id,
+        ApplicationState(number) if known else ApplicationState.UNSPECIFIED,
+        message.registrant_id,
+        message.case_id,
+        permit,
+        message.late,
+    )
+
+
+def _reason(call: grpc.Call) -> str:
+    """The ErrorInfo reason of a refusal by anju; empty when gRPC itself or a stranger answered."""
+    try:
+        status = rpc_status.from_call(call)
+    except ValueError:  # the details contradict the status: not ours
+        return ""
+    for detail in status.details if status is not None else ():
+        info = ErrorInfo()
+        if detail.Is(ErrorInfo.DESCRIPTOR) and detail.Unpack(info) and info.domain == "anju":
+            return str(info.reason)
+    return ""
