@@ -7,13 +7,12 @@ is looked up on every call, so that a revocation takes effect on open connection
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import grpc
-from google.protobuf.message import Message
 
 from devices.certificates import principal_from_auth_context
 from devices.types import Principal
@@ -66,13 +65,21 @@ def require_time() -> None:
         raise DeadlineError
 
 
-def once(request: Message) -> Once:
+class Keyed(Protocol):
+    """A request that carries an idempotency key."""
+
+    idempotency_key: str
+
+    def SerializeToString(self, *, deterministic: bool = ...) -> bytes: ...
+
+
+def once(request: Keyed) -> Once:
     """The intended change that a request with an ``idempotency_key`` names.
 
     Raises:
         InvalidRequestError: the key is missing or malformed.
     """
-    key: str = request.idempotency_key
+    key = request.idempotency_key
     check_key(key)
     digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
     return Once(str(caller()), method(), key, digest)
@@ -124,7 +131,9 @@ class CallInterceptor(grpc.ServerInterceptor):
                     f"{name} is served on the main port, with a client certificate",
                 )
             return None
-        principal = principal_from_auth_context(context.auth_context())
+        # The stubs say bytes, gRPC hands out tuples of bytes.
+        identities = cast("Mapping[str, Iterable[bytes]]", context.auth_context())
+        principal = principal_from_auth_context(identities)
         self._standing.admit(principal)
         require_allowed(principal, name)
         return principal

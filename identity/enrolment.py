@@ -21,6 +21,7 @@ from datetime import datetime
 from identity.config import DecisionPolicy
 from identity.errors import InvalidRequestError, StateError
 from identity.identifiers import new_id
+from identity.lookups import check_sample_count, search_thresholds
 from identity.particulars import check_particulars, is_late
 from identity.ports import Clock, Comparer
 from identity.references import ReferenceFollower, template_of
@@ -38,9 +39,7 @@ from identity.types import (
     RegistrantState,
     Verdict,
 )
-from matcher.types import Candidate, CandidateList, FingerPosition, Template
-
-MAX_SAMPLES = 10
+from matcher.types import Candidate, CandidateList, FingerPosition
 
 
 @dataclass(frozen=True)
@@ -167,10 +166,9 @@ class Enrolment:
         best = _best_of(searches)
         ranked = [c for c in best.values() if c.subject_id not in ruled_out]
         ranked.sort(key=lambda c: (-c.similarity, c.subject_id))
-        subjects = tx.people.count_registrants()
-        same = self._comparer.threshold_for_fpir(self._policy.fpir_same, max(subjects, 1))
-        grey = self._comparer.threshold_for_fpir(self._policy.fpir_grey, max(subjects, 1))
-        alike = [c for c in ranked if c.similarity >= grey][: self._policy.candidate_limit]
+        threshold = search_thresholds(self._comparer, self._policy, searches[0].searched)
+        alike = [c for c in ranked if c.similarity >= threshold.grey]
+        alike = alike[: self._policy.candidate_limit]
         particulars = tx.people.application_particulars(application_id)
         if particulars is None:
             raise StateError("APPLICATION_EMPTY", "the application's data is gone")
@@ -182,7 +180,7 @@ class Enrolment:
                 known = [best.get(i, Candidate(i, 0.0)) for i in sorted(namesakes)]
                 return _case(CaseReason.SAME_DOCUMENT_OTHER_FINGERS, known)
             return Outcome(ApplicationState.ENROLLED)
-        if alike[0].similarity < same:
+        if alike[0].similarity < threshold.same:
             return _case(CaseReason.GREY_ZONE, alike)
         if alike[0].subject_id in namesakes:
             return Outcome(ApplicationState.RECOGNISED, registrant_id=alike[0].subject_id)
@@ -270,11 +268,8 @@ def _best_of(searches: Sequence[CandidateList]) -> dict[str, Candidate]:
 
 
 def _check_samples(samples: Sequence[CapturedSample]) -> None:
-    if not 1 <= len(samples) <= MAX_SAMPLES:
-        raise InvalidRequestError(
-            "SAMPLES_MISSING", f"1 to {MAX_SAMPLES} fingers are needed, got {len(samples)}"
-        )
-    positions: list[Template] = [sample.template for sample in samples]
-    known = [t.position for t in positions if t.position is not FingerPosition.UNKNOWN]
+    check_sample_count(len(samples))
+    positions = [sample.template.position for sample in samples]
+    known = [position for position in positions if position is not FingerPosition.UNKNOWN]
     if len(set(known)) != len(known):
         raise InvalidRequestError("SAMPLES_REPEATED", "each finger position may appear only once")

@@ -9,9 +9,9 @@ from identity.config import LookupConfig
 from identity.errors import InvalidRequestError, StateError
 from identity.particulars import SHANGHAI, check_residence
 from identity.permits import PermitDesk, ShownPermit
-from identity.ports import Clock, Comparer
+from identity.ports import Clock
 from identity.references import ReferenceFollower
-from identity.store import Database
+from identity.store import Database, Transaction
 from identity.types import (
     AuditEntry,
     Once,
@@ -20,7 +20,6 @@ from identity.types import (
     RegistrantState,
     Residence,
 )
-from matcher.types import CandidateList, Decision, Template
 
 MAX_REFERENCE_CHARS = 64
 
@@ -141,57 +140,10 @@ class Register:
         self._follower.catch_up()
         return now
 
-    def _permits(self, tx: object, registrant: Registrant) -> tuple[ShownPermit, ...]:
+    def _permits(self, tx: Transaction, registrant: Registrant) -> tuple[ShownPermit, ...]:
         if registrant.state is RegistrantState.ERASED:
             return ()  # the signed texts went with the data key
-        return tuple(self._desk.of_registrant(tx, registrant.registrant_id))  # type: ignore[arg-type]
-
-
-class Lookups:
-    """Biometric questions, asked for a purpose."""
-
-    def __init__(
-        self,
-        database: Database,
-        comparer: Comparer,
-        lookup: LookupConfig,
-        fmr_verify: float,
-        clock: Clock,
-    ) -> None:
-        self._database = database
-        self._comparer = comparer
-        self._lookup = lookup
-        self._fmr_verify = fmr_verify
-        self._clock = clock
-
-    def identify(
-        self, probes: list[Template], limit: int, grey: float, purpose: Purpose, who: str
-    ) -> CandidateList:
-        """Candidates at or above ``grey``. Logged for everyone in the answer."""
-        check_purpose(purpose, self._lookup)
-        found = self._comparer.identify(probes, limit=limit)
-        shown = tuple(c for c in found.candidates if c.similarity >= grey)
-        self._log([c.subject_id for c in shown], purpose, who, "MatchingService.Identify")
-        return replace(found, candidates=shown)
-
-    def verify(
-        self, registrant_id: str, probes: list[Template], purpose: Purpose, who: str
-    ) -> Decision:
-        """Raises NotFoundError, StateError (``NO_REFERENCES``: erased)."""
-        check_purpose(purpose, self._lookup)
-        with self._database.read() as tx:
-            registrant = tx.people.registrant(registrant_id)
-        if registrant.state is RegistrantState.ERASED:
-            raise StateError("NO_REFERENCES", f"registrant {registrant_id} has no references")
-        decision = self._comparer.verify(registrant_id, probes, fmr=self._fmr_verify)
-        self._log([registrant_id], purpose, who, "MatchingService.Verify")
-        return decision
-
-    def _log(self, subjects: list[str], purpose: Purpose, who: str, action: str) -> None:
-        now = self._clock.now()
-        with self._database.write() as tx:
-            for subject in subjects or [""]:
-                tx.audit.append(now, who, action, subject, purpose)
+        return tuple(self._desk.of_registrant(tx, registrant.registrant_id))
 
 
 def check_purpose(purpose: Purpose, lookup: LookupConfig) -> None:

@@ -128,6 +128,7 @@ permits = Table(
     Column("permit_number", String(40), primary_key=True),
     Column("registrant_id", ForeignKey("registrants.registrant_id"), nullable=False),
     Column("state", Integer, nullable=False),
+    Column("kid", String(64), nullable=False),
     Column("status_list", Integer, nullable=False),
     Column("status_index", Integer, nullable=False),
     Column("issued_at", Instant, nullable=False),

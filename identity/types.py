@@ -134,11 +134,18 @@ class Registrant:
 
 @dataclass(frozen=True)
 class PermitRecord:
-    """A permit as the register knows it; ``state`` is as stored, expiry is up to the clock."""
+    """A permit as the register knows it; ``state`` is as stored, expiry is up to the clock.
+
+    Attributes:
+        kid: which key signed it: the permits to issue anew if that key is ever compromised.
+        status_list, status_index: where its status is published.
+        qr_text: base45 of the compressed COSE_Sign1, what the QR symbol holds.
+    """
 
     permit_number: str
     registrant_id: str
     state: PermitState
+    kid: str
     status_list: int
     status_index: int
     issued_at: datetime

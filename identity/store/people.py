@@ -288,13 +288,6 @@ class People:
             self.drop_application_data(application_id)
         self._change("withdraw", registrant_id)
 
-    def count_registrants(self) -> int:
-        return self._connection.execute(
-            select(func.count())
-            .select_from(registrants)
-            .where(registrants.c.state != RegistrantState.ERASED)
-        ).scalar_one()
-
     # -- references ----------------------------------------------------------------------------
 
     def changes_after(self, sequence: int, limit: int) -> list[ReferenceChange]:

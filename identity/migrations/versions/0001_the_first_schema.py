@@ -169,6 +169,7 @@ def upgrade() -> None:
         sa.Column("permit_number", sa.String(length=40), nullable=False),
         sa.Column("registrant_id", sa.String(length=40), nullable=False),
         sa.Column("state", sa.Integer(), nullable=False),
+        sa.Column("kid", sa.String(length=64), nullable=False),
         sa.Column("status_list", sa.Integer(), nullable=False),
         sa.Column("status_index", sa.Integer(), nullable=False),
         sa.Column("issued_at", sa.BigInteger(), nullable=False),

@@ -1,0 +1,309 @@
+"""The composition root: builds every object of a working directory, starts nothing by itself.
+
+A working directory holds everything of one installation::
+
+    anju.toml          configuration
+    register.sqlite3   the register
+    keys/              key-encryption, document-lookup and snapshot keys (0600)
+    devices/           the device certificate authority and the server's certificate
+    issuance/          permit keys, journal, published trust material; offline/ holds the root key
+    index/             snapshot of the search index (sealed, derived, may be deleted)
+    operators/<id>/    credentials of operators made on this machine
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from issuance.servicer import TrustServicer
+from matcher.matcher import Matcher
+
+from anju.v1 import (
+    adjudication_pb2,
+    adjudication_pb2_grpc,
+    audit_pb2,
+    audit_pb2_grpc,
+    enrolment_pb2,
+    enrolment_pb2_grpc,
+    matching_pb2,
+    matching_pb2_grpc,
+    permits_pb2,
+    permits_pb2_grpc,
+    register_pb2,
+    register_pb2_grpc,
+    terminals_pb2,
+    terminals_pb2_grpc,
+    trust_pb2,
+    trust_pb2_grpc,
+)
+from devices.authority import Authority, open_authority
+from devices.provisioning import Provisioning
+from identity import calls
+from identity.adjudication import Adjudication
+from identity.calls import CallInterceptor
+from identity.config import Config, database_url, load_config
+from identity.enrolment import Enrolment
+from identity.errors import ConfigError
+from identity.issuing import IssuerPort
+from identity.lookups import Lookups
+from identity.permits import PermitDesk
+from identity.ports import SystemClock
+from identity.reception import Reception
+from identity.recorded import RecordedTerminalServicer
+from identity.references import ReferenceFollower
+from identity.register import Register
+from identity.rpc_status import StatusInterceptor
+from identity.servicer import (
+    AdjudicationServicer,
+    AuditServicer,
+    EnrolmentServicer,
+    PermitServicer,
+    RegisterServicer,
+)
+from identity.store import Database
+from identity.terminal_store import SqlTerminalStore
+from identity.vault import open_vault
+from issuance.issuer import Issuer
+from matcher.errors import IndexStateError
+from matcher.servicer import MatchingServicer
+
+KEYS, DEVICES, ISSUANCE, INDEX, OPERATORS = "keys", "devices", "issuance", "index", "operators"
+HOUSEKEEPING_S = 3_600.0
+
+log = structlog.get_logger("anju")
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Everything of a working directory, built and connected."""
+
+    directory: Path
+    config: Config
+    database: Database
+    matcher: Matcher
+    follower: ReferenceFollower
+    enrolment: Enrolment
+    desk: PermitDesk
+    adjudication: Adjudication
+    register: Register
+    lookups: Lookups
+    reception: Reception
+    authority: Authority
+    provisioning: Provisioning
+    issuer: Issuer
+    issuer_port: IssuerPort
+    clock: SystemClock
+
+
+@contextlib.contextmanager
+def open_installation(directory: Path) -> Iterator[Installation]:
+    """Build the objects of a working directory; one process at a time, the journal is locked.
+
+    Raises:
+        ConfigError: no working directory, a broken configuration, unusable keys.
+        issuance.errors.JournalLockedError: another server runs on this directory.
+    """
+    config = load_config(directory)
+    with contextlib.ExitStack() as stack:
+        vault = open_vault(directory / KEYS)
+        clock = SystemClock(config.development.clock_offset)
+        issuer = stack.enter_context(Issuer.open(directory / ISSUANCE, clock.now))
+        database = Database(database_url(config, directory), vault)
+        stack.callback(database.close)
+        database.require_current_schema()
+        # Certificates live by the machine's clock: TLS asks no other.
+        authority = open_authority(directory / DEVICES, SystemClock(), config.server.hostnames)
+        matcher = _open_index(directory / INDEX, vault.snapshot_key)
+        follower = ReferenceFollower(database, matcher)
+        issuer_port = IssuerPort(issuer, config.permits)
+        desk = PermitDesk(database, issuer_port, clock)
+        enrolment = Enrolment(database, matcher, follower, config.decision, clock)
+        yield Installation(
+            directory=directory,
+            config=config,
+            database=database,
+            matcher=matcher,
+            follower=follower,
+            enrolment=enrolment,
+            desk=desk,
+            adjudication=Adjudication(database, enrolment, clock),
+            register=Register(database, desk, follower, config.lookup, clock),
+            lookups=Lookups(database, matcher, config.decision, config.lookup, clock, calls.caller),
+            reception=Reception(enrolment, desk),
+            authority=authority,
+            provisioning=Provisioning(authority, SqlTerminalStore(database), SystemClock()),
+            issuer=issuer,
+            issuer_port=issuer_port,
+            clock=clock,
+        )
+
+
+class Server:
+    """The two ports and the housekeeping of one installation."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._all = installation
+        self._health = health.HealthServicer()
+        self._stopping = threading.Event()
+        self._housekeeper = threading.Thread(
+            target=self._keep_house, name="housekeeping", daemon=True
+        )
+        settings = installation.config.server
+        credentials = installation.authority.server
+        pair = [(credentials.key_pem, credentials.certificate_pem)]
+        guard = CallInterceptor(installation.provisioning)
+        self._main = _grpc_server(settings.workers, settings.max_message_bytes, guard)
+        self._open = _grpc_server(
+            max(2, settings.workers // 4), settings.max_message_bytes, CallInterceptor(None)
+        )
+        self._register_services()
+        self.address = _listen(
+            self._main,
+            settings.address,
+            grpc.ssl_server_credentials(
+                pair, root_certificates=credentials.ca_pem, require_client_auth=True
+            ),
+        )
+        self.provisioning_address = _listen(
+            self._open, settings.provisioning_address, grpc.ssl_server_credentials(pair)
+        )
+
+    def start(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Catch up with what an earlier process left, then serve.
+
+        Args:
+            progress: called with (changes applied, changes in all) while the index follows.
+        """
+        everything = self._all
+        replayed = everything.follower.catch_up(progress)
+        everything.desk.reconcile()
+        settled = everything.enrolment.settle_waiting()
+        self._main.start()
+        self._open.start()
+        self._housekeeper.start()
+        self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        log.info(
+            "serving",
+            address=self.address,
+            provisioning_address=self.provisioning_address,
+            references=len(everything.matcher),
+            replayed=replayed,
+            settled=settled,
+        )
+
+    def stop(self) -> None:
+        """Refuse new calls, let running ones finish within the drain time, write the snapshot."""
+        self._health.enter_graceful_shutdown()
+        self._stopping.set()
+        drain_s = self._all.config.server.drain_s
+        for stopped in [self._main.stop(drain_s), self._open.stop(drain_s)]:
+            stopped.wait()
+        if self._housekeeper.is_alive():
+            self._housekeeper.join()
+        self._all.matcher.snapshot()
+        log.info("stopped", references=len(self._all.matcher))
+
+    def _register_services(self) -> None:
+        everything, main = self._all, self._main
+        terminals = RecordedTerminalServicer(
+            everything.provisioning, everything.database, everything.clock
+        )
+        trust = TrustServicer(everything.issuer)
+        for server in (main, self._open):
+            terminals_pb2_grpc.add_TerminalServiceServicer_to_server(terminals, server)
+            trust_pb2_grpc.add_TrustServiceServicer_to_server(trust, server)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(
+            EnrolmentServicer(everything.reception), main
+        )
+        matching_pb2_grpc.add_MatchingServiceServicer_to_server(
+            MatchingServicer(everything.lookups), main
+        )
+        register_pb2_grpc.add_RegisterServiceServicer_to_server(
+            RegisterServicer(everything.register), main
+        )
+        permits_pb2_grpc.add_PermitServiceServicer_to_server(PermitServicer(everything.desk), main)
+        adjudication_pb2_grpc.add_AdjudicationServiceServicer_to_server(
+            AdjudicationServicer(everything.adjudication), main
+        )
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(everything.database), main)
+        names = [
+            module.DESCRIPTOR.services_by_name[service].full_name
+            for module in SERVICES
+            for service in module.DESCRIPTOR.services_by_name
+        ]
+        reflection.enable_server_reflection(
+            [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], main
+        )
+
+    def _keep_house(self) -> None:
+        every = self._all.config.store.snapshot_every_changes
+        snapshotted = self._all.matcher.sequence
+        refresh_in_s = HOUSEKEEPING_S
+        tick_s = 5.0
+        while not self._stopping.wait(tick_s):
+            try:
+                if self._all.matcher.sequence - snapshotted >= every:
+                    snapshotted = self._all.matcher.sequence
+                    self._all.matcher.snapshot()
+                refresh_in_s -= tick_s
+                if refresh_in_s <= 0:
+                    refresh_in_s = HOUSEKEEPING_S
+                    self._all.issuer_port.refresh()
+            except Exception as error:
+                # Housekeeping must outlive a full disk; what failed is tried again.
+                log.error("housekeeping failed", error=type(error).__name__)
+
+
+SERVICES = (
+    terminals_pb2,
+    enrolment_pb2,
+    matching_pb2,
+    register_pb2,
+    permits_pb2,
+    adjudication_pb2,
+    trust_pb2,
+    audit_pb2,
+)
+
+
+def _open_index(directory: Path, key: bytes) -> Matcher:
+    try:
+        return Matcher.open(directory, key=key)
+    except IndexStateError as error:
+        # The index is derived: a snapshot that cannot be used costs a rebuild, nothing else.
+        log.warning("index snapshot unusable, rebuilding", reason=str(error))
+        for stale in directory.iterdir():
+            stale.unlink()
+        return Matcher.open(directory, key=key)
+
+
+def _grpc_server(workers: int, max_message_bytes: int, guard: CallInterceptor) -> grpc.Server:
+    return grpc.server(
+        ThreadPoolExecutor(workers, thread_name_prefix="rpc"),
+        interceptors=[StatusInterceptor(), guard],
+        options=[
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.so_reuseport", 0),  # two servers on one port would each answer half the calls
+            ("grpc.keepalive_time_ms", int(timedelta(minutes=2) / timedelta(milliseconds=1))),
+            ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+        ],
+    )
+
+
+def _listen(server: grpc.Server, address: str, credentials: grpc.ServerCredentials) -> str:
+    try:
+        port = server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise ConfigError(f"cannot listen on {address}: is another server running?") from error
+    return f"{address.rsplit(':', 1)[0]}:{port}"

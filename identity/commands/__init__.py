@@ -1,0 +1,1 @@
+"""The sub-commands of ``anju``, a module each. They talk to a running server over mutual TLS."""

@@ -1,0 +1,69 @@
+"""What the operator's commands share: credentials, one call, a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from devices.terminal import Connection
+
+Credentials = Annotated[
+    Path,
+    typer.Option(
+        "--as",
+        envvar="ANJU_CREDENTIALS",
+        help="Directory with the credentials to use, e.g. DIR/operators/operator-1.",
+    ),
+]
+
+
+@contextmanager
+def connected(credentials: Path) -> Iterator[Connection]:
+    """A connection to the server that the credentials belong to."""
+    from devices.terminal import connect
+
+    with connect(credentials) as connection:
+        yield connection
+
+
+def new_key() -> str:
+    """An idempotency key: each run of a command is one intended change."""
+    from devices.terminal.wire import new_idempotency_key
+
+    return new_idempotency_key()
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under headings, or say that there are none."""
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        typer.echo("none")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def instant(message: Timestamp) -> str:
+    """An instant for people: Asia/Shanghai, to the minute; a dash where there is none."""
+    from datetime import UTC
+
+    from identity.particulars import SHANGHAI
+
+    if not message.seconds:
+        return "-"
+    return message.ToDatetime(tzinfo=UTC).astimezone(SHANGHAI).strftime("%Y-%m-%d %H:%M")

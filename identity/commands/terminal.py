@@ -1,0 +1,186 @@
+"""``anju terminal``: provisioning, enrolling and simulating capture terminals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from identity.commands.session import Credentials, connected, instant, new_key, show_table
+from identity.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from devices.terminal import Person
+
+app = typer.Typer(no_args_is_help=True, help="Capture terminals: provision, enrol, simulate.")
+
+PERSON_HELP = (
+    "JSON file with full_name, gender (male, female, other), birth_date, document_number, "
+    "household_division_code, residence_division_code, residence_address, arrival_date and, "
+    "optionally, ethnicity. Dates are YYYY-MM-DD."
+)
+
+
+@app.command()
+def token(station: str, terminal: str, credentials: Credentials) -> None:
+    """Register TERMINAL at STATION and print its one-time provisioning token (operators)."""
+    from anju.v1 import terminals_pb2, terminals_pb2_grpc
+
+    with connected(credentials) as connection:
+        answer = connection.call(
+            terminals_pb2_grpc.TerminalServiceStub(connection.channel).CreateProvisioningToken,
+            terminals_pb2.CreateProvisioningTokenRequest(
+                idempotency_key=new_key(), station_id=station, terminal_id=terminal
+            ),
+        )
+    typer.echo(answer.token)
+    typer.echo(f"valid until {instant(answer.expires_at)} (Asia/Shanghai), for one use", err=True)
+
+
+@app.command()
+def provision(
+    address: Annotated[str, typer.Argument(help="host:port of the provisioning port.")],
+    provisioning_token: Annotated[str, typer.Argument(metavar="TOKEN")],
+    directory: Annotated[Path, typer.Argument(help="Where this terminal keeps its credentials.")],
+    main_address: Annotated[
+        str | None, typer.Option(help="host:port of the main port; one port lower by default.")
+    ] = None,
+) -> None:
+    """Exchange a one-time token for this terminal's certificate; its key never leaves it."""
+    from devices.terminal import provision as provision_terminal
+
+    done = provision_terminal(address, provisioning_token, directory, main_address)
+    typer.echo(f"terminal {done.terminal_id} at station {done.station_id}: {directory}")
+
+
+@app.command()
+def enrol(
+    directory: Annotated[Path, typer.Argument(help="The terminal's credentials.")],
+    person: Annotated[Path, typer.Argument(help=PERSON_HELP)],
+    samples: Annotated[
+        list[Path], typer.Argument(help="ISO/IEC 19794-2:2005 records, one finger each.")
+    ],
+    permit: Annotated[bool, typer.Option(help="Ask for a permit as well.")] = True,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(help="The key of an earlier attempt whose answer was lost."),
+    ] = None,
+) -> None:
+    """Submit one application and print its outcome as JSON."""
+    from devices.terminal import TerminalClient
+
+    applicant = _person(person)
+    records = [path.read_bytes() for path in samples]
+    with TerminalClient(directory) as terminal:
+        answer = terminal.enrol(
+            applicant, records, permit_requested=permit, idempotency_key=idempotency_key
+        )
+    outcome: dict[str, Any] = {
+        "application_id": answer.application_id,
+        "state": answer.state.name,
+        "registrant_id": answer.registrant_id,
+        "case_id": answer.case_id,
+        "late": answer.late,
+    }
+    if answer.permit is not None:
+        outcome["permit_number"] = answer.permit.permit_number
+        outcome["permit_expires_at"] = answer.permit.expires_at.isoformat()
+    typer.echo(json.dumps(outcome, ensure_ascii=False, indent=2))
+
+
+@app.command()
+def simulate(
+    directory: Annotated[Path, typer.Argument(help="Keeps the simulated terminals' credentials.")],
+    provisioning_address: Annotated[str, typer.Argument(help="host:port for provisioning.")],
+    credentials: Credentials,
+    station: Annotated[str, typer.Option(help="Station the terminals stand at.")] = "simulated",
+    terminals: Annotated[int, typer.Option(min=1, max=200)] = 4,
+    people: Annotated[int, typer.Option(min=1, help="Different people; some come twice.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of the population and of who comes again.")] = 1,
+) -> None:
+    """Let simulated terminals register a synthetic population, and check what came of it.
+
+    Fails if an acknowledged application is lost or one person's submission counted twice.
+    """
+    from identity.simulation import run
+
+    with connected(credentials) as connection:
+        run(connection, directory, provisioning_address, station, terminals, people, seed)
+
+
+@app.command("list")
+def list_terminals(credentials: Credentials) -> None:
+    """All terminals with their state, certificate and last contact (operators)."""
+    from anju.v1 import terminals_pb2, terminals_pb2_grpc
+
+    rows, page = [], ""
+    with connected(credentials) as connection:
+        stub = terminals_pb2_grpc.TerminalServiceStub(connection.channel)
+        while True:
+            answer = connection.call(
+                stub.ListTerminals, terminals_pb2.ListTerminalsRequest(page_token=page)
+            )
+            rows += [
+                (
+                    one.terminal_id,
+                    one.station_id,
+                    terminals_pb2.TerminalState.Name(one.state).removeprefix("TERMINAL_STATE_"),
+                    instant(one.certificate_not_after),
+                    instant(one.last_contact),
+                )
+                for one in answer.terminals
+            ]
+            page = answer.next_page_token
+            if not page:
+                break
+    show_table(("terminal", "station", "state", "certificate until", "last contact"), rows)
+
+
+@app.command()
+def revoke(terminal: str, reason: str, credentials: Credentials) -> None:
+    """Refuse TERMINAL from its next call on (operators)."""
+    from anju.v1 import terminals_pb2, terminals_pb2_grpc
+
+    with connected(credentials) as connection:
+        connection.call(
+            terminals_pb2_grpc.TerminalServiceStub(connection.channel).RevokeTerminal,
+            terminals_pb2.RevokeTerminalRequest(
+                idempotency_key=new_key(), terminal_id=terminal, reason=reason
+            ),
+        )
+    typer.echo(f"terminal {terminal} is revoked")
+
+
+def _person(path: Path) -> Person:
+    """The applicant of a JSON file. Raises InvalidRequestError naming what is wrong."""
+    from dataclasses import fields
+    from datetime import date
+
+    from devices.terminal import Gender, Person
+
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequestError("PERSON_INVALID", f"{path} is no JSON file: {error}") from error
+    known = {field.name for field in fields(Person)}
+    required = known - {"ethnicity"}
+    if not isinstance(stated, dict) or not required <= stated.keys() <= known:
+        raise InvalidRequestError(
+            "PERSON_INVALID", f"{path} must have exactly: {', '.join(sorted(required))}"
+        )
+    try:
+        return Person(
+            **{
+                **stated,
+                "gender": Gender[str(stated["gender"]).upper()],
+                "birth_date": date.fromisoformat(stated["birth_date"]),
+                "arrival_date": date.fromisoformat(stated["arrival_date"]),
+            }
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise InvalidRequestError(
+            "PERSON_INVALID",
+            f"{path}: gender must be male, female or other, and dates YYYY-MM-DD",
+        ) from error

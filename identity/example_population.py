@@ -1,0 +1,134 @@
+"""People who never lived, for the demonstration, the simulator and the tests.
+
+Names are built from the heavenly stems and the word for "example", documents from division 999999,
+which no place has, with a valid check character. Their fingers come from ``matcher.synthetic``, or
+from a folder of real impressions (`<set>/<finger>_<impression>.iso`) that is read in place.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+from devices.simulator import Visit
+from devices.terminal import Gender, Person
+from identity.particulars import citizen_id_check_character
+from matcher.codec import decode, encode
+from matcher.synthetic import Population
+from matcher.types import FingerPosition
+
+STEMS = "甲乙丙丁戊己庚辛壬癸"
+BRANCHES = "子丑寅卯辰巳午未申酉戌亥"
+EXAMPLE_DIVISION = "999999"
+FINGERS = (FingerPosition.RIGHT_INDEX, FingerPosition.LEFT_INDEX)
+FIRST_BIRTH = date(1958, 1, 1)
+BIRTH_SPAN_DAYS = 17_000
+ADDRESSES = ("样板路{0}号{1}单元{2}室", "示例街道范例小区{0}栋{1}单元{2}", "模拟里{0}弄{1}号{2}室")
+
+
+def example_person(index: int, arrival: date) -> Person:
+    """The particulars of person ``index``, the same every time."""
+    rng = random.Random(index * 2_654_435_761)
+    gender = rng.choice((Gender.MALE, Gender.FEMALE))
+    birth = FIRST_BIRTH + timedelta(days=rng.randrange(BIRTH_SPAN_DAYS))
+    name = STEMS[index % 10] + "示例" + BRANCHES[index // 10 % 12] + BRANCHES[index // 120 % 12]
+    order = index % 500 * 2 + (gender is Gender.MALE)
+    first_17 = f"{EXAMPLE_DIVISION}{birth:%Y%m%d}{order:03}"
+    address = ADDRESSES[index % len(ADDRESSES)].format(
+        rng.randint(1, 99), rng.randint(1, 6), rng.randint(101, 2805)
+    )
+    return Person(
+        full_name=name,
+        gender=gender,
+        birth_date=birth,
+        document_number=first_17 + citizen_id_check_character(first_17),
+        household_division_code=EXAMPLE_DIVISION,
+        residence_division_code=EXAMPLE_DIVISION,
+        residence_address="示例区" + address,
+        arrival_date=arrival,
+    )
+
+
+@dataclass(frozen=True)
+class Fingers:
+    """Where impressions come from: real people first, synthetic ones after them.
+
+    Attributes:
+        real: per person, per impression, one record a finger.
+    """
+
+    seed: int
+    real: tuple[tuple[tuple[bytes, ...], ...], ...] = ()
+
+    def records(self, index: int, impression: int) -> tuple[bytes, ...]:
+        """The records of person ``index`` as captured the ``impression``-th time, from 0."""
+        if index < len(self.real):
+            impressions = self.real[index]
+            return impressions[impression % len(impressions)]
+        population = Population(self.seed)
+        return tuple(
+            encode([template])
+            for template in population.templates_of_person(index, FINGERS, impression)
+        )
+
+
+def real_fingers(directory: Path, seed: int) -> Fingers:
+    """Two consecutive fingers of a set make one person; what is missing is made up.
+
+    Both are written down as index fingers: the sets do not say which fingers they are.
+    """
+    people = []
+    for folder in sorted(path for path in directory.iterdir() if path.is_dir()):
+        names = sorted({path.stem.rsplit("_", 1)[0] for path in folder.glob("*_*.iso")})
+        for pair in zip(names[::2], names[1::2], strict=False):
+            impressions = [
+                [path.read_bytes() for path in sorted(folder.glob(f"{name}_*.iso"))]
+                for name in pair
+            ]
+            people.append(
+                tuple(
+                    tuple(
+                        _at(position, record)
+                        for position, record in zip(FINGERS, records, strict=True)
+                    )
+                    for records in zip(*impressions, strict=False)
+                )
+            )
+    return Fingers(seed, tuple(people))
+
+
+def simulated_visits(
+    people: int, seed: int, now: datetime, again: float = 0.10, other_name: float = 0.03
+) -> Iterator[Visit]:
+    """Visits of a synthetic population in random order of arrival.
+
+    Args:
+        again: fraction of the people who come a second time under the same particulars.
+        other_name: fraction who come a second time under somebody else's.
+    """
+    rng = random.Random(seed)
+    fingers = Fingers(seed)
+    kinds = [rng.random() for _ in range(people)]
+    # A second visit never comes before the first: the order is by a time for each.
+    plan = [(rng.random(), index, 0, index) for index in range(people)]
+    first = {index: moment for moment, index, _, _ in plan}
+    for index, kind in enumerate(kinds):
+        if kind < again:
+            plan.append((rng.uniform(first[index], 1.5), index, 1, index))
+        elif kind < again + other_name:
+            plan.append((rng.uniform(first[index], 1.5), index, 1, people + index))
+    for _, index, impression, particulars in sorted(plan):
+        arrival = (now - timedelta(days=rng.choice((0, 1, 1, 2, 2, 3, 6)))).date()
+        yield Visit(
+            example_person(particulars, arrival),
+            fingers.records(index, impression),
+            truth_id=str(index),
+        )
+
+
+def _at(position: FingerPosition, record: bytes) -> bytes:
+    (view,) = decode(record)
+    return encode([replace(view, position=position)])

@@ -1,0 +1,107 @@
+"""The register's port on ``issuance``: particulars in, permit records and cards out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from issuance.card import card_pdf, card_png
+
+from identity.config import PermitConfig
+from identity.errors import StateError
+from identity.types import Gender, Particulars, PermitRecord, PermitState
+from issuance import types as issuance_types
+from issuance.issuer import Issuer
+from issuance.profile import PermitKind
+from issuance.types import Holder, PermitStatus, StatusRef
+
+STATUS = {
+    PermitState.VALID: PermitStatus.VALID,
+    PermitState.SUSPENDED: PermitStatus.SUSPENDED,
+    PermitState.REVOKED: PermitStatus.REVOKED,
+}
+KIND = "temporary-residence"
+
+
+class IssuerPort:
+    """Implements :class:`identity.ports.PermitIssuer`."""
+
+    def __init__(self, issuer: Issuer, config: PermitConfig) -> None:
+        self._issuer = issuer
+        self._config = config
+
+    def issue(self, registrant_id: str, particulars: Particulars, now: datetime) -> PermitRecord:
+        issued = self._issuer.issue(
+            _holder(particulars, self._kind()), kind=KIND, validity_days=self._config.validity_days
+        )
+        permit = issued.permit
+        return PermitRecord(
+            permit_number=permit.number,
+            registrant_id=registrant_id,
+            state=PermitState.VALID,
+            kid=issued.kid,
+            status_list=permit.status.list_number,
+            status_index=permit.status.index,
+            issued_at=permit.issued_at.astimezone(UTC),
+            expires_at=permit.expires_at.astimezone(UTC),
+            qr_text=issued.qr_text,
+        )
+
+    def publish(self, status_list: int, status_index: int, state: PermitState) -> None:
+        ref = StatusRef(status_list, status_index)
+        if self._issuer.status(ref) is STATUS[state]:
+            return
+        if state is PermitState.REVOKED:
+            self._issuer.revoke(ref)
+        elif state is PermitState.SUSPENDED:
+            self._issuer.suspend(ref)
+        else:
+            self._issuer.reinstate(ref)
+        self._issuer.publish_trust()
+
+    def reconcile(self, statuses: Iterable[tuple[int, int, PermitState]]) -> None:
+        self._issuer.reconcile((number, index, STATUS[state]) for number, index, state in statuses)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Make the next signing key when it is due, and publish the trust material anew."""
+        self._issuer.ensure_keys()
+        self._issuer.publish_trust()
+
+    def card(self, permit: PermitRecord, particulars: Particulars, pdf: bool) -> bytes:
+        signed = issuance_types.Permit(
+            number=permit.permit_number,
+            kind=KIND,
+            issuer=self._issuer.rules.issuer,
+            authority=self._issuer.rules.authority,
+            holder=_holder(particulars, self._kind()),
+            issued_at=permit.issued_at,
+            not_before=permit.issued_at,
+            expires_at=permit.expires_at,
+            status=StatusRef(permit.status_list, permit.status_index),
+        )
+        draw = card_pdf if pdf else card_png
+        return draw(signed, permit.qr_text, self._issuer.rules)
+
+    def _kind(self) -> PermitKind:
+        return self._issuer.rules.kind(KIND)
+
+
+def _holder(particulars: Particulars, kind: PermitKind) -> Holder:
+    """What the profile's kind carries, and nothing else, leaves the register."""
+    details, home = particulars.details, particulars.residence
+    if details.gender is Gender.UNSPECIFIED:
+        raise StateError("DETAILS_INVALID", "the registrant's gender is not recorded")
+    optional = {
+        "residence_address": home.address,
+        "residence_division": home.division_code,
+        "household_division": details.household_division_code,
+        "citizen_id": details.document_number,
+        "ethnicity": details.ethnicity,
+    }
+    return Holder(
+        full_name=details.full_name,
+        gender=issuance_types.Gender(details.gender),
+        birth_date=details.birth_date,
+        **{name: value for name, value in optional.items() if name in kind.carries and value},
+    )

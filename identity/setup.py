@@ -1,0 +1,71 @@
+"""Makes a new working directory: keys, authorities, configuration, database."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from devices.authority import Authority, init_authority, open_authority
+from devices.types import Role
+from identity.app import DEVICES, ISSUANCE, KEYS, OPERATORS
+from identity.config import CONFIG_FILE, DEFAULT_TOML, Config, database_url, load_config
+from identity.errors import ConfigError
+from identity.ports import SystemClock
+from identity.store import Database
+from identity.vault import create_keys, open_vault
+from issuance import authority as issuing_authority
+from issuance.profile import Profile
+
+FIRST_OPERATORS = ("operator-1", "operator-2")
+
+
+def create_installation(
+    directory: Path, toml: str = DEFAULT_TOML
+) -> issuing_authority.NewAuthority:
+    """Make everything an installation needs; the configuration file is written last.
+
+    Two operators are made, because it takes two to turn somebody away.
+
+    Raises:
+        ConfigError: something is there already; nothing is overwritten.
+    """
+    _require_new(directory)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (directory / CONFIG_FILE).write_text(toml, encoding="utf-8")
+    try:
+        config = load_config(directory)
+    except ConfigError:
+        (directory / CONFIG_FILE).unlink()
+        raise
+    create_keys(directory / KEYS)
+    clock = SystemClock(config.development.clock_offset)
+    authority = init_authority(directory / DEVICES, SystemClock(), config.server.hostnames)
+    rules = Profile(issuer=config.permits.issuer_uri, authority=config.permits.authority_name)
+    made = issuing_authority.init_authority(directory / ISSUANCE, rules, clock.now)
+    database = Database(database_url(config, directory), open_vault(directory / KEYS))
+    database.migrate()
+    database.close()
+    for operator in FIRST_OPERATORS:
+        authority.write_client(
+            directory / OPERATORS / operator, Role.OPERATOR, operator, config.server.address
+        )
+    return made
+
+
+def add_operator(directory: Path, operator_id: str, lifetime: timedelta) -> Path:
+    """Make credentials for one more operator; returns their directory."""
+    config: Config = load_config(directory)
+    authority: Authority = open_authority(
+        directory / DEVICES, SystemClock(), config.server.hostnames
+    )
+    target = directory / OPERATORS / operator_id
+    authority.write_client(target, Role.OPERATOR, operator_id, config.server.address, lifetime)
+    return target
+
+
+def _require_new(directory: Path) -> None:
+    if directory.exists() and any(directory.iterdir()):
+        raise ConfigError(
+            f"{directory} is not empty; `anju init` makes a new working directory and never "
+            "overwrites one"
+        )
