@@ -193,12 +193,15 @@ def init_authority(
 
 
 def open_authority(
-    directory: Path, clock: Clock, server_names: Sequence[str] = DEFAULT_SERVER_NAMES
+    directory: Path, clock: Clock, server_names: Sequence[str] | None = None
 ) -> Authority:
     """Open an authority; renew the server's certificate if it is due, or for other names.
 
     The server's key stays, so tokens that are on their way remain good. To change the key, delete
     the two server files and open again.
+
+    Args:
+        server_names: what the certificate must name; ``None`` leaves the names as they are.
 
     Raises:
         AuthorityError: a file is missing, damaged, readable by others, does not fit the others, or
@@ -215,7 +218,8 @@ def open_authority(
             raise AuthorityError(
                 f"{directory}: the root certificate has expired; make a new authority"
             )
-        server = _server_files(directory, ca_key, ca, _general_names(server_names), clock)
+        names = None if server_names is None else _general_names(server_names)
+        server = _server_files(directory, ca_key, ca, names, clock)
     except (OSError, ValueError, CredentialsError) as error:
         raise AuthorityError(f"{directory} holds no usable authority: {error}") from error
     return Authority(ca_key, ca, server, clock)
@@ -225,7 +229,7 @@ def _server_files(
     directory: Path,
     ca_key: ec.EllipticCurvePrivateKey,
     ca: x509.Certificate,
-    names: list[x509.GeneralName],
+    wanted: list[x509.GeneralName] | None,
     clock: Clock,
 ) -> ServerCredentials:
     key_path, certificate_path = directory / _SERVER_KEY, directory / _SERVER_CERT
@@ -234,7 +238,11 @@ def _server_files(
         certificate_path.unlink(missing_ok=True)
         credentials.write_new(key_path, credentials.key_to_pem(new_key), 0o600)
     key = _load_key(key_path)
-    if not _server_certificate_stands(certificate_path, key, ca, names, clock):
+    present = None
+    if certificate_path.exists():
+        present = x509.load_pem_x509_certificate(certificate_path.read_bytes())
+    names = wanted or _names_of(present) or _general_names(DEFAULT_SERVER_NAMES)
+    if present is None or not _server_certificate_stands(present, key, ca, names, clock):
         renewed = _server_leaf(ca_key, ca, key.public_key(), names, clock)
         credentials.replace(certificate_path, renewed.public_bytes(Encoding.PEM))
     return ServerCredentials(
@@ -244,24 +252,27 @@ def _server_files(
     )
 
 
+def _names_of(certificate: x509.Certificate | None) -> list[x509.GeneralName]:
+    if certificate is None:
+        return []
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return list(names)
+
+
 def _server_certificate_stands(
-    path: Path,
+    certificate: x509.Certificate,
     key: ec.EllipticCurvePrivateKey,
     ca: x509.Certificate,
     names: list[x509.GeneralName],
     clock: Clock,
 ) -> bool:
-    if not path.exists():
-        return False
-    certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    present = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     # Near the root's own end there is nothing left to gain from renewing.
     due = min(clock.now() + SERVER_RENEWAL, ca.not_valid_after_utc)
     return (
         certificate.public_key() == key.public_key()
         and certificate.issuer == ca.subject
         and certificate.not_valid_after_utc >= due
-        and list(present) == names
+        and _names_of(certificate) == names
     )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,33 +168,35 @@ def check_private(path: Path) -> None:
 
 
 def write_new(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that must not exist yet, durably.
+    """Write a file that must not exist yet, durably and in one step.
 
     Raises:
         CredentialsError: it exists.
     """
+    draft = _draft(path, content, mode)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        # Neither replaces what is there: link() on POSIX, rename() on Windows.
+        (os.link if os.name == "posix" else os.rename)(draft, path)
     except FileExistsError as error:
         raise CredentialsError(f"{path} exists already and is never overwritten") from error
-    _write_and_sync(descriptor, content)
+    finally:
+        draft.unlink(missing_ok=True)
     _sync_directory(path.parent)
 
 
 def replace(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write a file in one step: readers see the old content or the new, also after a crash."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
-    draft.unlink(missing_ok=True)
-    _write_and_sync(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), content)
-    draft.replace(path)
+    _draft(path, content, mode).replace(path)
     _sync_directory(path.parent)
 
 
-def _write_and_sync(descriptor: int, content: bytes) -> None:
-    with os.fdopen(descriptor, "wb") as file:
+def _draft(path: Path, content: bytes, mode: int) -> Path:
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+    return draft
 
 
 def _sync_directory(directory: Path) -> None:

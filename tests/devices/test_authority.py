@@ -128,6 +128,23 @@ def test_the_server_certificate_is_renewed_for_other_names(
     assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["10.0.0.5"]
 
 
+def test_names_that_are_not_asked_for_stay(
+    authority: Authority, clock: FakeClock, tmp_path: Path
+) -> None:
+    """A command that only opens the authority must not undo what the server was set up with."""
+    named = open_authority(tmp_path / "authority", clock, ["register.example"])
+    assert open_authority(tmp_path / "authority", clock).server == named.server
+    clock.advance(timedelta(days=300))
+    renewed = open_authority(tmp_path / "authority", clock).server_certificate
+    names = renewed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == [SERVER_NAME, "register.example"]
+
+
+def test_no_draft_is_left_behind(authority: Authority, tmp_path: Path) -> None:
+    names = sorted(path.name for path in (tmp_path / "authority").iterdir())
+    assert names == ["ca-cert.pem", "ca-key.pem", "server-cert.pem", "server-key.pem"]
+
+
 def test_a_deleted_server_key_is_replaced_and_changes_the_fingerprint(
     authority: Authority, clock: FakeClock, tmp_path: Path
 ) -> None:
