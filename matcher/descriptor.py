@@ -1,0 +1,77 @@
+"""Minutiae -> descriptors: short integer vectors that are close for the same minutia of a finger.
+
+The neighbourhood of a minutia (:func:`matcher.kernels.neighbourhoods`) goes through a two-layer
+network whose weights ship with the package. They were learned from mated minutiae of the synthetic
+population, never from people (``matcher/train_descriptor.py`` is the command). Descriptors are
+rounded to whole numbers, so that every sum over them is exact and a comparison does not depend on
+the order in which a machine adds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matcher import kernels_fast
+
+DESCRIPTOR_VERSION = "descriptor-1"
+_QUANTUM = np.float32(254.0)
+"""Length of a descriptor before rounding: components of 64-d unit vectors stay inside int8."""
+
+
+@dataclass(frozen=True, eq=False)
+class DescriptorModel:
+    """The weights of the network, read once.
+
+    Attributes:
+        w1, b1: (F, H), (H,) float32, neighbourhood to hidden layer.
+        w2, b2: (H, D), (D,) float32, hidden layer to descriptor.
+        scale: evidence (nats, up to a constant) of one unit of the integer inner product.
+    """
+
+    w1: NDArray[np.float32]
+    b1: NDArray[np.float32]
+    w2: NDArray[np.float32]
+    b2: NDArray[np.float32]
+    scale: float
+
+    @property
+    def dimension(self) -> int:
+        return int(self.w2.shape[1])
+
+    def describe(
+        self, x: NDArray[np.float32], y: NDArray[np.float32], angle: NDArray[np.float32]
+    ) -> NDArray[np.int8]:
+        """Descriptors of one template's minutiae, (M, D) int8.
+
+        Args:
+            x, y: (M,) float32, pixels at 500 ppi, y up.
+            angle: (M,) float32, radians.
+        """
+        neighbours = kernels_fast.neighbourhoods(x, y, angle)
+        described: NDArray[np.int8] = kernels_fast.describe(
+            neighbours, self.w1, self.b1, self.w2, self.b2, _QUANTUM
+        )
+        return described
+
+
+@lru_cache(maxsize=1)
+def shipped_model() -> DescriptorModel:
+    """The model that comes with the package."""
+    source = resources.files("matcher") / "data" / f"{DESCRIPTOR_VERSION}.npz"
+    with source.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        return DescriptorModel(
+            w1=_contiguous(arrays["w1"]),
+            b1=_contiguous(arrays["b1"]),
+            w2=_contiguous(arrays["w2"]),
+            b2=_contiguous(arrays["b2"]),
+            scale=float(arrays["scale"]) / float(_QUANTUM) ** 2,
+        )
+
+
+def _contiguous(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(array, dtype=np.float32)

@@ -1,0 +1,356 @@
+"""The matcher: enrol, withdraw, identify, verify. The rest of this package serves this class."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from matcher import calibration, compare, snapshot
+from matcher.calibration import shipped_calibration
+from matcher.compare import PackedTemplate
+from matcher.descriptor import DESCRIPTOR_VERSION, shipped_model
+from matcher.errors import FailureToEnrolError, IndexStateError, UnknownSubjectError
+from matcher.index import CENTRES_VERSION, ReferenceIndex
+from matcher.kernels import FEATURES
+from matcher.search import Searcher, SearchSettings
+from matcher.types import CandidateList, Comparison, Decision, Template
+
+SNAPSHOT_NAME = "references.anjuidx"
+
+
+@dataclass(frozen=True)
+class MatcherSettings:
+    """How a matcher works on this machine. Nothing here changes a candidate list's similarities.
+
+    Attributes:
+        search: how wide a search looks before it compares.
+        threads: comparisons in parallel; 0 for one a core.
+        compact_dead_share: withdrawn references are cleared away above this share of all.
+    """
+
+    search: SearchSettings = field(default_factory=SearchSettings)
+    threads: int = 0
+    compact_dead_share: float = 0.25
+
+
+class _Guard:
+    """Many readers or one writer; a waiting writer goes before new readers."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._readers = 0
+        self._writers_waiting = 0
+        self._writing = False
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        with self._condition:
+            while self._writing or self._writers_waiting:
+                self._condition.wait()
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._readers -= 1
+                self._condition.notify_all()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        with self._condition:
+            self._writers_waiting += 1
+            while self._writing or self._readers:
+                self._condition.wait()
+            self._writers_waiting -= 1
+            self._writing = True
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._writing = False
+                self._condition.notify_all()
+
+
+class Matcher:
+    """Compares fingers with fingers. Thread-safe; open one and share it.
+
+    Similarities are ``-log10`` of a false match rate throughout (:mod:`matcher.calibration`). The
+    same input gives the same answer, whatever else is searched at the time, however many threads
+    there are and in whatever order references were added.
+
+    A template too poor to compare is left out where others remain; a request of which nothing
+    remains raises :class:`FailureToEnrolError`.
+    """
+
+    def __init__(
+        self,
+        index: ReferenceIndex,
+        sequence: int,
+        directory: Path | None,
+        key: bytes | None,
+        settings: MatcherSettings,
+    ) -> None:
+        """Use :meth:`open`."""
+        self._model = shipped_model()
+        self._calibration = shipped_calibration()
+        self._index = index
+        self._sequence = sequence
+        self._directory = directory
+        self._key = key
+        self._settings = settings
+        self._guard = _Guard()
+        self._snapshot_lock = threading.Lock()
+        threads = settings.threads or os.cpu_count() or 1
+        executor = ThreadPoolExecutor(threads, "matcher") if threads > 1 else None
+        self._searcher = Searcher(self._model, self._calibration, settings.search, executor)
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path | None,
+        *,
+        key: bytes | None = None,
+        settings: MatcherSettings | None = None,
+    ) -> Matcher:
+        """A matcher with what the directory's snapshot holds, or empty when there is none.
+
+        Args:
+            directory: where snapshots are kept; ``None`` for a matcher purely in memory.
+            key: 32 bytes. Snapshots are biometric data and always sealed, so a directory needs one.
+
+        Raises:
+            ValueError: a directory without a key, or a key of another length.
+            IndexStateError: the snapshot is broken, another key's, or another version's; rebuild
+                from the register.
+        """
+        dimension = shipped_model().dimension
+        settings = settings or MatcherSettings()
+        if directory is None:
+            return cls(ReferenceIndex(dimension), 0, None, None, settings)
+        if key is None or len(key) != snapshot.KEY_BYTES:
+            raise ValueError(f"snapshots need a key of {snapshot.KEY_BYTES} bytes")
+        path = directory / SNAPSHOT_NAME
+        if not path.exists():
+            return cls(ReferenceIndex(dimension), 0, directory, key, settings)
+        header, meta, arrays = snapshot.read(path, key)
+        if header.get("versions") != _versions():
+            raise IndexStateError(
+                f"the snapshot was made by {header.get('versions')}, this is {_versions()}"
+            )
+        try:
+            index = ReferenceIndex.restored(dimension, meta["subject_ids"], arrays)
+            sequence = int(meta["sequence"])
+        except (KeyError, ValueError, IndexError, TypeError) as error:
+            raise IndexStateError("the snapshot's parts do not belong together") from error
+        return cls(index, sequence, directory, key, settings)
+
+    @property
+    def sequence(self) -> int:
+        """The last applied change of the register; 0 before the first."""
+        return self._sequence
+
+    def __len__(self) -> int:
+        """Number of enrolled references (finger views)."""
+        return len(self._index)
+
+    def __contains__(self, subject_id: object) -> bool:
+        return isinstance(subject_id, str) and subject_id in self._index
+
+    # --- enrolment ---------------------------------------------------------------------------
+
+    def check(self, templates: Sequence[Template]) -> None:
+        """Return if at least one of the templates can become a reference.
+
+        Raises:
+            FailureToEnrolError: none can; its reason is the first template's.
+        """
+        self._packed(templates)
+
+    def add(self, subject_id: str, templates: Sequence[Template], sequence: int) -> None:
+        """Enrol references of a subject, beside those it has. The next search sees them.
+
+        Templates too poor to become a reference are left out.
+
+        Args:
+            sequence: the change of the register this is; changes are applied in their order.
+
+        Raises:
+            FailureToEnrolError: none of the templates can become a reference.
+            ValueError: ``sequence`` lies before the last applied change.
+        """
+        packed = [template for template in self._packed(templates) if template is not None]
+        with self._guard.writing():
+            self._advance(sequence)
+            self._index.add(subject_id, packed, sequence)
+
+    def withdraw(self, subject_id: str, sequence: int) -> None:
+        """Remove every reference of a subject, at once. An unknown subject is already gone.
+
+        Raises:
+            ValueError: ``sequence`` lies before the last applied change.
+        """
+        with self._guard.writing():
+            self._advance(sequence)
+            self._index.withdraw(subject_id)
+            everything = len(self._index) + self._index.dead
+            if self._index.dead > max(1000, self._settings.compact_dead_share * everything):
+                self._index = self._index.compacted()
+
+    def _advance(self, sequence: int) -> None:
+        if sequence < self._sequence:
+            raise ValueError(
+                f"change {sequence} after {self._sequence}: changes are applied in order"
+            )
+        self._sequence = sequence
+
+    # --- one to many -------------------------------------------------------------------------
+
+    def identify(
+        self, probes: Sequence[Template], *, limit: int = 10, added_after: int | None = None
+    ) -> CandidateList:
+        """The subjects most like the probes, fused over fingers.
+
+        Args:
+            probes: one person's fingers; each is compared with references of the same position, a
+                probe or reference of unknown position with any.
+            limit: candidates to return at most.
+            added_after: consider only references added by later changes than this, all of them.
+
+        Raises:
+            FailureToEnrolError: no probe can be compared.
+        """
+        packed = self._packed(probes)
+        with self._guard.reading():
+            rows, searched = None, len(self._index)
+            if added_after is not None:
+                recent = (self._index.sequences > added_after) & self._index.alive
+                rows = np.flatnonzero(recent)
+                searched = int(rows.shape[0])
+            return CandidateList(
+                candidates=self._searcher.rank(self._index, packed, limit, rows),
+                complete=True,
+                searched=searched,
+                sequence=self._sequence,
+            )
+
+    def identify_many(
+        self, batch: Sequence[Sequence[Template]], *, limit: int = 10
+    ) -> list[CandidateList]:
+        """:meth:`identify` for each of a batch, in order, with the same answers."""
+        return [self.identify(probes, limit=limit) for probes in batch]
+
+    # --- one to one --------------------------------------------------------------------------
+
+    def verify(self, subject_id: str, probes: Sequence[Template], *, fmr: float = 1e-4) -> Decision:
+        """Whether the probes are the subject's, at a false match rate of ``fmr``.
+
+        Raises:
+            UnknownSubjectError: nobody is enrolled under that id.
+            FailureToEnrolError: no probe can be compared.
+            ValueError: ``fmr`` is not within (0, 1].
+        """
+        threshold = self.threshold_for_fmr(fmr)
+        packed = self._packed(probes)
+        with self._guard.reading():
+            rows = np.asarray(self._index.rows_of(subject_id), dtype=np.int64)
+            if rows.shape[0] == 0:
+                raise UnknownSubjectError(subject_id)
+            ranked = self._searcher.rank(self._index, packed, 1, rows)
+        if not ranked:
+            return Decision(-math.inf, threshold, (-math.inf,) * len(packed))
+        return Decision(ranked[0].similarity, threshold, ranked[0].finger_similarities)
+
+    def compare(self, probe: Template, reference: Template) -> Comparison:
+        """One comparison with its reasons, whatever the finger positions say.
+
+        ``compare(a, b)`` and ``compare(b, a)`` have the same similarity.
+
+        Raises:
+            FailureToEnrolError: either cannot be compared.
+        """
+        measured = compare.measure(
+            compare.pack(probe, self._model), compare.pack(reference, self._model), self._model
+        )
+        evidence = self._calibration.evidence(measured.features.reshape(1, len(FEATURES)))
+        similarity = float(self._calibration.similarity(evidence)[0])
+        return Comparison(
+            similarity=max(similarity, 0.0),
+            pairs=measured.pairs,
+            rotation_rad=measured.rotation_rad,
+            shift_px=measured.shift_px,
+        )
+
+    def similarity(self, probes: Sequence[Template], references: Sequence[Template]) -> float:
+        """Fused similarity of two sets of templates, as if the second were enrolled alone.
+
+        ``-inf`` when no two fingers are compatible.
+
+        Raises:
+            FailureToEnrolError: nothing on one side can be compared.
+        """
+        packed = self._packed(probes)
+        index = ReferenceIndex(self._model.dimension)
+        index.add("", [template for template in self._packed(references) if template], 0)
+        rows = np.arange(len(index.store), dtype=np.int64)
+        ranked = self._searcher.rank(index, packed, 1, rows)
+        return ranked[0].similarity if ranked else -math.inf
+
+    # --- thresholds --------------------------------------------------------------------------
+
+    def threshold_for_fmr(self, fmr: float) -> float:
+        """See :func:`matcher.calibration.threshold_for_fmr`."""
+        return calibration.threshold_for_fmr(fmr)
+
+    def threshold_for_fpir(self, fpir: float, gallery_subjects: int) -> float:
+        """See :func:`matcher.calibration.threshold_for_fpir`."""
+        return calibration.threshold_for_fpir(fpir, gallery_subjects)
+
+    # --- snapshots ---------------------------------------------------------------------------
+
+    def snapshot(self) -> None:
+        """Write the sealed snapshot. Searches go on; enrolments wait while memory is copied.
+
+        Raises:
+            IndexStateError: this matcher has no directory.
+            OSError: the disk refused; the previous snapshot is untouched.
+        """
+        if self._directory is None or self._key is None:
+            raise IndexStateError("a matcher in memory has no snapshot")
+        with self._snapshot_lock:
+            with self._guard.reading():
+                subject_ids, arrays = self._index.saved()
+                sequence = self._sequence
+            self._directory.mkdir(parents=True, exist_ok=True)
+            snapshot.write(
+                self._directory / SNAPSHOT_NAME,
+                self._key,
+                {"versions": _versions()},
+                {"subject_ids": subject_ids, "sequence": sequence},
+                arrays,
+            )
+
+    def _packed(self, templates: Sequence[Template]) -> list[PackedTemplate | None]:
+        packed: list[PackedTemplate | None] = []
+        first: FailureToEnrolError | None = None
+        for template in templates:
+            try:
+                packed.append(compare.pack(template, self._model))
+            except FailureToEnrolError as error:
+                first = first or error
+                packed.append(None)
+        if not any(template is not None for template in packed):
+            raise first or FailureToEnrolError("NO_TEMPLATES", "there is no template at all")
+        return packed
+
+
+def _versions() -> dict[str, str]:
+    """What a snapshot's arrays depend on: descriptors and list numbers mean nothing to others."""
+    return {"descriptor": DESCRIPTOR_VERSION, "centres": CENTRES_VERSION}
