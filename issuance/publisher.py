@@ -53,11 +53,10 @@ from issuance import bundle, profile, status_list
 from issuance.errors import IssuanceError, KeyUseError, TrustError
 from issuance.keys import KeyInfo, KeyStore, KeyUse, info_to_dict
 from issuance.profile import Profile
+from issuance.repository import PUBLISHED_FIELD, STATUS_ROLE
 
 BUNDLE_NAME: Final = "bundle.anju"
 KEYS_TARGET, PROFILE_TARGET = "keys.json", "profile.json"
-STATUS_ROLE: Final = "status"
-PUBLISHED_FIELD: Final = "x-anju-published"
 ROOT_LIFE: Final = timedelta(days=3 * 365)
 TARGETS_LIFE: Final = timedelta(days=365)
 
@@ -111,21 +110,49 @@ class Publisher:
         Raises `TrustError` if there is a root already.
         """
         with self._lock:
-            if (self._directory / "metadata" / "1.root.json").exists():
+            if self._newest_root():
                 raise TrustError("ROOT_EXISTS", "the trust directory has a root already")
-            root = Root(expires=_utc(self._clock() + ROOT_LIFE), consistent_snapshot=True)
-            for role, use in _ROLE_USES.items():
-                store = root_keys if role == Root.type else self._keys
-                for info in _of_use(store, use):
-                    root.add_key(_tuf_key(info), role)
-            root.roles[Root.type].threshold = threshold
-            metadata = Metadata(root)
-            for info in _of_use(root_keys, KeyUse.TRUST_ROOT):
+            return self._write_root(root_keys, 1, threshold)
+
+    def renew_root(self, root_keys: KeyStore) -> bytes:
+        """Write the next version of root, naming the keys that are in the stores now.
+
+        This is how a root is prolonged and how a lost or stolen online key is replaced: mark the
+        old one compromised and generate the new one before. `root_keys` must hold a threshold of
+        the last root's keys, since verifiers follow no other way. Publish afterwards.
+
+        Raises `TrustError` if it does not, or if there is no root yet.
+        """
+        with self._lock:
+            number = self._newest_root()
+            if not number:
+                raise TrustError("NO_ROOT", "the trust directory has no root; run init first")
+            last = Metadata[Root].from_bytes(self._files[f"metadata/{number}.root.json"]).signed
+            role = last.roles[Root.type]
+            held = {info.kid for info in root_keys.infos() if info.use is KeyUse.TRUST_ROOT}
+            if len(held & set(role.keyids)) < role.threshold:
+                raise TrustError("NO_ROOT_KEY", "too few keys of the last root are at hand")
+            return self._write_root(root_keys, number + 1, role.threshold)
+
+    def _newest_root(self) -> int:
+        return _version(self._files, Root.type)
+
+    def _write_root(self, root_keys: KeyStore, version: int, threshold: int) -> bytes:
+        root = Root(version, expires=_utc(self._clock() + ROOT_LIFE), consistent_snapshot=True)
+        for role, use in _ROLE_USES.items():
+            for info in _of_use(root_keys if role == Root.type else self._keys, use):
+                root.add_key(_tuf_key(info), role)
+        root.roles[Root.type].threshold = threshold
+        metadata: Metadata[Root] = Metadata(root)
+        # A key that is no longer in the root signs too: the last root's verifiers ask for it.
+        for info in root_keys.infos():
+            if info.use is KeyUse.TRUST_ROOT:
                 metadata.sign(_TufSigner(root_keys, info), append=True)
-            data = metadata.to_bytes(_COMPACT)
-            self._files = {"metadata/1.root.json": data}
-            _write(self._directory / "metadata" / "1.root.json", data)
-            return data
+        data = metadata.to_bytes(_COMPACT)
+        name = f"metadata/{version}.root.json"
+        self._files = {**self._files, name: data}
+        _write(self._directory / name, data)
+        return data
 
     def publish(
         self, keys: Sequence[KeyInfo], rules: Profile, lists: Mapping[int, dict[str, Any]]

@@ -121,6 +121,11 @@ def sign(
     return signing.sign(cbor.encode(claims), signer, typ=TYP)
 
 
+def kid_of(data: bytes) -> str | None:
+    """Which key a Status List Token says signed it, hexadecimal. Raises `DecodeError`."""
+    return signing.parse(data).kid
+
+
 def read(data: bytes, key: PublicKey | None = None) -> StatusToken:
     """Read a Status List Token, and verify its signature if `key` is given.
 

@@ -171,6 +171,7 @@ class Reason(enum.StrEnum):
     TRUST_TOO_OLD = "TRUST_TOO_OLD"
     UNKNOWN_KEY = "UNKNOWN_KEY"
     ALGORITHM_MISMATCH = "ALGORITHM_MISMATCH"
+    WRONG_KEY_USE = "WRONG_KEY_USE"
     KEY_COMPROMISED = "KEY_COMPROMISED"
     BAD_SIGNATURE = "BAD_SIGNATURE"
     MISSING_EXPIRY = "MISSING_EXPIRY"
@@ -216,7 +217,7 @@ class Verdict:
         stage: the step that refused it; None for a valid permit.
         message_en, message_zh: one sentence for the person at the counter.
         shown: what the checker may see, field name to text, in display order. Empty when refused.
-        trust: age of the trust bundle; None when verification ended before it mattered.
+        trust: age of the trust bundle; None if the verifier's clock is wrong.
         warnings: stable tokens, e.g. "TRUST_STALE".
     """
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from issuance.keys import KeyInfo, KeyUse
 from issuance.profile import Profile
+from issuance.signing import Algorithm
 from issuance.types import Gender, Holder
 
 # 10:00 on a Tuesday in Shanghai.
@@ -38,3 +45,57 @@ class Clock:
 
 def holder(**changes: Any) -> Holder:
     return replace(HOLDER, **changes)
+
+
+class SeededKeys:
+    """A `KeyStore` in memory whose keys follow from a seed, so that vectors never change."""
+
+    def __init__(self, seed: str) -> None:
+        self._seed = seed
+        self._infos: dict[str, KeyInfo] = {}
+        self._signers: dict[str, SeededSigner] = {}
+
+    def infos(self) -> tuple[KeyInfo, ...]:
+        return tuple(sorted(self._infos.values(), key=lambda info: (info.not_before, info.kid)))
+
+    def generate(
+        self, use: KeyUse, algorithm: Algorithm, not_before: datetime, not_after: datetime
+    ) -> KeyInfo:
+        seed = hashlib.sha256(f"{self._seed}/{len(self._infos)}".encode()).digest()
+        key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
+        if algorithm is Algorithm.EDDSA:
+            key = ed25519.Ed25519PrivateKey.from_private_bytes(seed)
+        else:
+            key = ec.derive_private_key(int.from_bytes(seed[:31], "big") + 1, ec.SECP256R1())
+        public_der = key.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        kid = hashlib.sha256(public_der).digest()[:8].hex()
+        info = KeyInfo(kid, use, algorithm, not_before, not_after, public_der)
+        self._infos[kid], self._signers[kid] = info, SeededSigner(kid, algorithm, key)
+        return info
+
+    def signer(self, kid: str, use: KeyUse) -> SeededSigner:
+        assert self._infos[kid].use is use
+        return self._signers[kid]
+
+    def mark_compromised(self, kid: str, at: datetime) -> KeyInfo:
+        self._infos[kid] = replace(self._infos[kid], compromised_at=at)
+        return self._infos[kid]
+
+    def secret(self, name: str) -> bytes:
+        return hashlib.sha256(f"{self._seed}/{name}".encode()).digest()
+
+
+@dataclass(frozen=True)
+class SeededSigner:
+    kid: str
+    algorithm: Algorithm
+    key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
+
+    def sign(self, message: bytes) -> bytes:
+        if isinstance(self.key, ed25519.Ed25519PrivateKey):
+            return self.key.sign(message)
+        scheme = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
+        r, s = decode_dss_signature(self.key.sign(message, scheme))
+        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
