@@ -1,6 +1,8 @@
 # `make demo` and `make test` are all a newcomer needs; the rest is for maintainers.
 PYTHON ?= python3
 BIN := .venv/bin
+# Real templates when they lie beside the checkout; otherwise the demo makes its own.
+DEMO_DATA := $(if $(wildcard ../shared/data/leader),--data ../shared/data/leader)
 STAMP := .venv/.installed
 VERIFY_STAMP := .venv-verify/.installed
 
@@ -20,10 +22,13 @@ $(VERIFY_STAMP): requirements/verify.lock $(STAMP)
 	@echo "==> creating .venv-verify: the offline verifier without grpcio, faiss or SQLAlchemy"
 	$(PYTHON) -m venv .venv-verify
 	.venv-verify/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/verify.lock
+	.venv-verify/bin/python -c "import pathlib, sysconfig; \
+	  pathlib.Path(sysconfig.get_path('purelib'), 'anju.pth').write_text(str(pathlib.Path.cwd()) + '\n')"
 	@touch $@
 
 demo: $(STAMP) $(VERIFY_STAMP)
-	$(BIN)/python -m benchmarks.demo
+	rm -rf demo-run
+	ANJU_VERIFIER_PYTHON=.venv-verify/bin/python $(BIN)/anju demo demo-run $(DEMO_DATA)
 
 test: $(STAMP) $(VERIFY_STAMP) format lint types suite
 
