@@ -14,6 +14,26 @@ which would carry real people's fingerprints into a repository.
 """
 
 from matcher.synthetic.population import Batch, Master, PatternClass, Population
-from matcher.synthetic.profiles import POOLED, Profile
+from matcher.synthetic.profiles import (
+    FVC2002_DB1,
+    FVC2002_DB3,
+    FVC2004_DB2,
+    FVC2004_DB3,
+    POOLED,
+    UPEK,
+    Profile,
+)
 
-__all__ = ["POOLED", "Batch", "Master", "PatternClass", "Population", "Profile"]
+__all__ = [
+    "FVC2002_DB1",
+    "FVC2002_DB3",
+    "FVC2004_DB2",
+    "FVC2004_DB3",
+    "POOLED",
+    "UPEK",
+    "Batch",
+    "Master",
+    "PatternClass",
+    "Population",
+    "Profile",
+]

@@ -338,7 +338,7 @@ def draw_master(
         out[2, count] = angle % (2.0 * math.pi)
         out[3, count] = 1.0 if uniform(state) < ending_share else 2.0
         # Most minutiae are found every time, some half of the time.
-        out[4, count] = 1.0 - 0.5 * uniform(state) ** 5
+        out[4, count] = 1.0 - 0.5 * uniform(state) ** 11
         count += 1
         if count == capacity:
             break
@@ -395,7 +395,8 @@ def draw_impression(
         else:
             loss = 0.3 + 0.3 * uniform(state)
             spurious_mean += 6.0 * uniform(state)
-    half_width = min(math.sqrt(area / (math.pi * profile.aspect)), PAD_HALF_WIDTH)
+    aspect = profile.aspect * math.exp(profile.aspect_spread * normal(state))
+    half_width = min(math.sqrt(area / (math.pi * aspect)), PAD_HALF_WIDTH)
     half_height = min(area / (math.pi * half_width), PAD_HALF_HEIGHT)
 
     turn = profile.rotation * normal(state)
@@ -420,6 +421,7 @@ def draw_impression(
     strain = profile.stretch * strength
     xx, xy, yy = strain * normal(state), 0.7 * strain * normal(state), strain * normal(state)
 
+    jitter = profile.jitter * math.exp(profile.jitter_spread * normal(state))
     found = 0
     quality_sum = 0.0
     low_x, high_x = profile.margin, profile.image_width - profile.margin
@@ -447,8 +449,16 @@ def draw_impression(
             lean -= (
                 0.5 * math.sin(argument) * (waves[k, 4] * waves[k, 0] - waves[k, 3] * waves[k, 1])
             )
-        at_x = cosine * moved_x + sine * moved_y + shift_x + profile.jitter * normal(state)
-        at_y = -sine * moved_x + cosine * moved_y + shift_y + profile.jitter * normal(state)
+        # Where a ridge ends is less certain than on which side of its neighbour it lies.
+        along = jitter * 1.3 * normal(state)
+        across = jitter * 0.57 * normal(state)
+        if uniform(state) < 0.1:
+            along, across = 2.0 * along, 2.0 * across
+        ridge_x, ridge_y = math.cos(master[2, row]), -math.sin(master[2, row])
+        moved_x += along * ridge_x - across * ridge_y
+        moved_y += along * ridge_y + across * ridge_x
+        at_x = cosine * moved_x + sine * moved_y + shift_x
+        at_y = -sine * moved_x + cosine * moved_y + shift_y
         if not (low_x <= at_x < high_x and low_y <= at_y < high_y):
             continue
         noise = profile.angle_noise
