@@ -163,11 +163,9 @@ def _today(
         double.state is ApplicationState.IN_ADJUDICATION and double.permit is None,
         f"the double registration is {double.state.name}",
     )
-    console.print(
-        f"[bold]9[/] the same fingers under another name: case {double.case_id}, no permit"
-    )
+    console.print(f"[bold]9[/] the same fingers under another name: case {double.case_id}")
     _decide_same(directory, double.case_id)
-    console.print("  two operators looked at both records and agreed: same person")
+    console.print("  no permit yet; two operators looked at both records and agreed: same person")
 
     valid = _again(terminals[0], newcomers[0], tally)
     lost = _again(terminals[0], newcomers[1], tally)
@@ -336,7 +334,7 @@ def _verify_offline(
         ("expired.png", "EXPIRED"),
         ("revoked.png", "REVOKED"),
     ):
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - our own interpreter and files
             [
                 *isolated,
                 python,
@@ -371,7 +369,8 @@ def _network_cut() -> list[str]:
     if tool is None:
         return []
     for prefix in ([tool, "-n"], [tool, "-rn"]):
-        if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0:
+        tried = subprocess.run([*prefix, "true"], capture_output=True, check=False)  # noqa: S603
+        if tried.returncode == 0:
             return prefix
     return []
 
@@ -379,7 +378,7 @@ def _network_cut() -> list[str]:
 @contextlib.contextmanager
 def _server(directory: Path, console: Console, step: str, what: str) -> Iterator[None]:
     started = time.perf_counter()
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - our own interpreter and files
         [sys.executable, "-m", "identity", "serve", str(directory)],
         stderr=subprocess.PIPE,
         text=True,
