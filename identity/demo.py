@@ -10,14 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import queue
 import random
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,11 +28,11 @@ from devices.simulator import Report, Visit, simulate
 from devices.terminal import Application, ApplicationState, Connection, TerminalClient, connect
 from devices.terminal.client import provision
 from devices.terminal.wire import create_token, new_idempotency_key
-from identity.config import DEFAULT_TOML
-from identity.errors import StateError, UnavailableError
+from identity.errors import StateError
 from identity.example_population import Fingers, example_person, real_fingers
 from identity.particulars import SHANGHAI
 from identity.ports import SystemClock
+from identity.server_process import loopback_toml, serving
 from identity.setup import create_installation
 from identity.simulation import work_progress
 
@@ -45,7 +41,6 @@ EARLY_PEOPLE = 12  # registered a year ago
 RETURNERS = 8  # of them come back, with an expired permit
 DOUBLES = 10  # come a second time under another name
 STATIONS = (("east-gate", "east-gate-1"), ("west-gate", "west-gate-1"))
-START_S = 240.0  # the first start on a machine compiles the numeric kernels
 SEED = 20_260_101
 
 # What the verifier's process must do without; run as `python -c PRELUDE <arguments>`.
@@ -82,8 +77,7 @@ def run(directory: Path, people: int, data: Path | None) -> None:
     tally = Tally()
     fingers = real_fingers(data, SEED) if data is not None else Fingers(SEED)
     now = SystemClock().now()
-    ports = _free_ports(2)
-    toml = _toml(ports)
+    toml, provisioning_address = loopback_toml()
     console.rule("安居 anju: registration, duplicate search, permit, offline verification")
     console.print(
         f"people's fingers: {len(fingers.real)} real pairs read in place, the rest synthetic"
@@ -102,7 +96,7 @@ def run(directory: Path, people: int, data: Path | None) -> None:
         for station, terminal in STATIONS:
             token = create_token(operator, station, terminal)
             home = directory / "terminals" / terminal
-            provision(f"127.0.0.1:{ports[1]}", token, home, operator.address)
+            provision(provisioning_address, token, home, operator.address)
             console.print(f"[bold]3[/] terminal {terminal} at {station}: certificate issued")
         with _terminals(directory) as terminals:
             early = [
@@ -378,59 +372,12 @@ def _network_cut() -> list[str]:
 @contextlib.contextmanager
 def _server(directory: Path, console: Console, step: str, what: str) -> Iterator[None]:
     started = time.perf_counter()
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter and files
-        [sys.executable, "-m", "identity", "serve", str(directory)],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    log = directory / "server.log"
-    reader = threading.Thread(target=_copy_lines, args=(process, lines, log), daemon=True)
-    reader.start()
-    try:
-        serving = _wait_until_serving(process, lines, log)
+    with serving(directory) as server:
         console.print(
-            f"[bold]{step}[/] {what}: {serving['references']} references, "
-            f"{serving['replayed']} replayed, {time.perf_counter() - started:.1f} s"
+            f"[bold]{step}[/] {what}: {server.serving['references']} references, "
+            f"{server.serving['replayed']} replayed, {time.perf_counter() - started:.1f} s"
         )
         yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        reader.join(timeout=10)
-
-
-def _copy_lines(process: subprocess.Popen[str], lines: queue.SimpleQueue[str], log: Path) -> None:
-    if process.stderr is None:
-        return
-    with log.open("a", encoding="utf-8") as file, process.stderr:
-        for line in process.stderr:
-            file.write(line)
-            lines.put(line)
-    lines.put("")
-
-
-def _wait_until_serving(
-    process: subprocess.Popen[str], lines: queue.SimpleQueue[str], log: Path
-) -> dict[str, int]:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        try:
-            line = lines.get(timeout=1.0)
-        except queue.Empty:
-            continue
-        if not line:
-            break
-        if '"event": "serving"' in line:
-            serving: dict[str, int] = json.loads(line)
-            return serving
-    raise UnavailableError(
-        "SERVER_NOT_STARTED", f"the server did not start (exit {process.poll()}); see {log}"
-    )
 
 
 @contextlib.contextmanager
@@ -446,21 +393,6 @@ def _terminals(directory: Path) -> Iterator[list[TerminalClient]]:
             stack.enter_context(TerminalClient(directory / "terminals" / terminal))
             for _, terminal in STATIONS
         ]
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def _toml(ports: Sequence[int]) -> str:
-    """The default configuration, on free ports: several demonstrations can run side by side."""
-    return DEFAULT_TOML.replace("127.0.0.1:7443", f"127.0.0.1:{ports[0]}").replace(
-        "127.0.0.1:7444", f"127.0.0.1:{ports[1]}"
-    )
 
 
 def _expect(holds: bool, finding: str) -> None:
