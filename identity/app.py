@@ -76,6 +76,8 @@ from identity.vault import open_vault
 from issuance.issuer import Issuer
 from matcher.errors import IndexStateError
 from matcher.servicer import MatchingServicer
+from matcher.synthetic import Population
+from matcher.types import FingerPosition
 
 KEYS, DEVICES, ISSUANCE, INDEX, OPERATORS = "keys", "devices", "issuance", "index", "operators"
 HOUSEKEEPING_S = 3_600.0
@@ -185,6 +187,7 @@ class Server:
             progress: called with (changes applied, changes in all) while the index follows.
         """
         everything = self._all
+        _warm_up()
         replayed = everything.follower.catch_up(progress)
         everything.desk.reconcile()
         settled = everything.enrolment.settle_waiting()
@@ -275,6 +278,18 @@ SERVICES = (
     trust_pb2,
     audit_pb2,
 )
+
+
+def _warm_up() -> None:
+    """Compile the numeric kernels before anybody waits for them; from a cache after the first time.
+
+    A synthetic finger goes through a matcher of its own, which is then forgotten.
+    """
+    scratch = Matcher.open(None)
+    fingers = Population(0).templates_of_person(0, (FingerPosition.RIGHT_INDEX,))
+    scratch.add("warm-up", fingers, 1)
+    scratch.identify(fingers)
+    scratch.verify("warm-up", fingers, fmr=0.01)
 
 
 def _open_index(directory: Path, key: bytes) -> Matcher:
