@@ -25,8 +25,6 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from issuance.servicer import TrustServicer
-from matcher.matcher import Matcher
 
 from anju.v1 import (
     adjudication_pb2,
@@ -74,7 +72,9 @@ from identity.store import Database
 from identity.terminal_store import SqlTerminalStore
 from identity.vault import open_vault
 from issuance.issuer import Issuer
+from issuance.servicer import TrustServicer
 from matcher.errors import IndexStateError
+from matcher.matcher import Matcher
 from matcher.servicer import MatchingServicer
 from matcher.synthetic import Population
 from matcher.types import FingerPosition

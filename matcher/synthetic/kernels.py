@@ -123,7 +123,7 @@ PAD_MIDDLE = 235.0
 """Height of the middle of the pad over the base line."""
 
 RIDGE_PERIOD = 9.0
-FLOW_SHARE = 0.95
+FLOW_SHARE = 0.80
 """Share of the dislocations asked for by the flow that become minutiae; the rest of the minutiae
 point either way. Chosen with ``_BEND`` and ``_PERIOD_SPREAD`` so that the mean cosines of once and
 twice the angle between two minutiae fall with their distance as in real templates."""
@@ -134,8 +134,8 @@ _SURPLUS_LIMIT = 1.0 / (35.0 * RIDGE_PERIOD)
 _FLOW_WAVES = 5
 _BEND = 0.12
 """Radians, spread of each of the three short waves added to the model's ridge angle."""
-_PERIOD_SPREAD = 0.03
-_PERIOD_SPREAD_WIDE = 0.14
+_PERIOD_SPREAD = 0.02
+_PERIOD_SPREAD_WIDE = 0.22
 """Spread of each of three short and two long waves in the logarithm of the ridge period."""
 
 # Natural frequencies of NIST's fingerprint classification work (Wilson, Candela, Watson 1994): arch
@@ -148,7 +148,7 @@ _ULNAR_SHARE_INDEX = 0.70
 # Acceptance of a new minutia by its distance to one already there: upper ends of the distance bins
 # in px. From the pair correlation g(r) of 448 LEADER templates, relative to its level at 50 px.
 _INHIBITION_PX = np.array([6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 25.0, 30.0, 40.0])
-_INHIBITION = np.array([0.0, 0.06, 0.16, 0.42, 0.78, 0.84, 0.88, 0.92, 0.97])
+_INHIBITION = np.array([0.0, 0.03, 0.10, 0.30, 0.72, 0.78, 0.84, 0.90, 0.96])
 # Share of close pairs that point in opposite directions, from the same templates' mean cosine.
 _OPPOSITE_PX = np.array([8.0, 10.0, 12.0, 15.0])
 _OPPOSITE = np.array([0.95, 0.78, 0.80, 0.64])
@@ -216,7 +216,7 @@ def flow_of(state: State, pattern: int) -> NDArray[np.float64]:
         flow[10] = dy + 18.0 * normal(state)
     for k in range(_FLOW_WAVES):
         bends = k < 3
-        wave = 2.0 * math.pi / ((110.0 if bends else 250.0) + 200.0 * uniform(state))
+        wave = 2.0 * math.pi / ((110.0 if bends else 350.0) + 200.0 * uniform(state))
         direction = 2.0 * math.pi * uniform(state)
         at = 11 + 5 * k
         flow[at] = wave * math.cos(direction)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import pytest
@@ -230,17 +231,18 @@ def test_files_of_two_publications_do_not_mix(issuer: Issuer) -> None:
         TrustStore.load(bundle.pack({**new, stamp: old[stamp]}))
 
 
-def test_status_key_cannot_add_a_permit_key(authority: NewAuthority, clock: Clock) -> None:
+def test_status_key_cannot_add_a_permit_key(
+    authority: NewAuthority, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The key that signs day and night speaks for status lists only."""
     keys = FileKeyStore(authority.directory / "keys")
     publisher = Publisher(authority.directory / "trust", keys, clock)
     sign_lists = publisher._sign_lists
 
-    def with_forgery(*args: object) -> dict[str, bytes]:
-        lists = sign_lists(*args)  # type: ignore[arg-type]
-        return {**lists, "keys2.json": b"{}"}
+    def with_forgery(*args: Any) -> dict[str, bytes]:
+        return {**sign_lists(*args), "keys2.json": b"{}"}
 
-    publisher._sign_lists = with_forgery  # type: ignore[method-assign]
+    monkeypatch.setattr(publisher, "_sign_lists", with_forgery)
     known = [info for info in keys.infos() if info.use in (KeyUse.PERMIT, KeyUse.STATUS_LIST)]
     forged = publisher.publish(known, RULES, {}).bundle
     with pytest.raises(TrustError, match="not its own"):
