@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from issuance.card import card_pdf, card_png
-
 from identity.config import PermitConfig
 from identity.errors import StateError
 from identity.types import Gender, Particulars, PermitRecord, PermitState
 from issuance import types as issuance_types
+from issuance.card import CardFormat, draw_card
 from issuance.issuer import Issuer
 from issuance.profile import PermitKind
 from issuance.types import Holder, PermitStatus, StatusRef
@@ -68,20 +67,9 @@ class IssuerPort:
         self._issuer.ensure_keys()
         self._issuer.publish_trust()
 
-    def card(self, permit: PermitRecord, particulars: Particulars, pdf: bool) -> bytes:
-        signed = issuance_types.Permit(
-            number=permit.permit_number,
-            kind=KIND,
-            issuer=self._issuer.rules.issuer,
-            authority=self._issuer.rules.authority,
-            holder=_holder(particulars, self._kind()),
-            issued_at=permit.issued_at,
-            not_before=permit.issued_at,
-            expires_at=permit.expires_at,
-            status=StatusRef(permit.status_list, permit.status_index),
-        )
-        draw = card_pdf if pdf else card_png
-        return draw(signed, permit.qr_text, self._issuer.rules)
+    def card(self, permit: PermitRecord, pdf: bool) -> bytes:
+        kind = CardFormat.PDF if pdf else CardFormat.PNG
+        return draw_card(permit.qr_text, self._issuer.rules, format=kind)
 
     def _kind(self) -> PermitKind:
         return self._issuer.rules.kind(KIND)

@@ -113,11 +113,8 @@ class PermitDesk:
                     f"permit {permit_number} is {shown.state.name.lower()}; "
                     "a card is drawn for valid permits only",
                 )
-            registrant = tx.people.registrant(shown.permit.registrant_id)
-            if registrant.particulars is None:
-                raise StateError("REGISTRANT_ERASED", "the holder's record was erased")
-            tx.audit.append(now, who, action, registrant.registrant_id)
-        return self._issuer.card(shown.permit, registrant.particulars, pdf)
+            tx.audit.append(now, who, action, shown.permit.registrant_id)
+        return self._issuer.card(shown.permit, pdf)
 
     def change_status(
         self, permit_number: str, wanted: PermitState, reason: str, once: Once

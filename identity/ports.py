@@ -69,5 +69,5 @@ class PermitIssuer(Protocol):
     def reconcile(self, statuses: Iterable[tuple[int, int, PermitState]]) -> None:
         """Bring the published lists in line with the register, after a crash for instance."""
 
-    def card(self, permit: PermitRecord, particulars: Particulars, pdf: bool) -> bytes:
+    def card(self, permit: PermitRecord, pdf: bool) -> bytes:
         """The printable card, read back and verified before it is released."""
