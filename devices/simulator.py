@@ -237,7 +237,7 @@ class _Run:
                 return
             outcome.latencies_s.append(time.perf_counter() - start)
             before = outcome.application
-            outcome.doubled |= before is not None and before.application_id != answer.application_id
+            outcome.doubled = before is not None and before.application_id != answer.application_id
             outcome.application = answer
 
     def check_again(self, outcomes: Sequence[_Outcome]) -> None:

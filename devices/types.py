@@ -94,7 +94,7 @@ class TokenRecord:
 class IssuedToken:
     """A new token, to be shown once."""
 
-    token: str
+    token: str = field(repr=False)
     expires_at: datetime
 
 

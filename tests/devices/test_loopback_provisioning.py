@@ -7,7 +7,8 @@ import ssl
 import warnings
 from collections.abc import Iterator
 from concurrent import futures
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, timedelta
 from pathlib import Path
 
 import grpc
@@ -32,7 +33,7 @@ from devices.terminal import Connection, TerminalClient, connect, provision
 from devices.terminal.pin import pinned_certificate
 from devices.terminal.retry import RetryPolicy
 from devices.token import new_token
-from devices.types import Principal, Role, TerminalState
+from devices.types import Principal, Provisioned, Role, TerminalState
 from tests.devices.fakes import FakeClock, MemoryTerminalStore
 from tests.devices.loopback import Proxy, Register, register
 
@@ -217,6 +218,45 @@ def test_a_man_in_the_middle_who_lets_the_first_look_pass_gets_nothing(
     assert asked == []
 
 
+class Odd(Provisioning):
+    """Answers with one field of somebody else."""
+
+    odd: dict[str, bytes]
+
+    def provision(self, token: str, csr: bytes, peer: str) -> Provisioned:
+        return replace(super().provision(token, csr, peer), **self.odd)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "error", "message"),
+    [
+        ("ca_certificate", ServerUntrustedError, "not its own"),
+        ("certificate", CredentialsError, "another key"),
+    ],
+)
+def test_an_answer_for_somebody_else_is_not_stored(
+    authority: Authority,
+    store: MemoryTerminalStore,
+    clock: FakeClock,
+    tmp_path: Path,
+    field: str,
+    error: type[Exception],
+    message: str,
+) -> None:
+    odd = Odd(authority, store, clock)
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    other = authority.issue_client(key, Role.TERMINAL, "t-1", "hall")
+    odd.odd = {
+        "ca_certificate": init_authority(tmp_path / "other", clock).certificate,
+        "certificate": other.public_bytes(Encoding.DER),
+    }
+    odd.odd = {field: odd.odd[field]}
+    token = odd.create_token("hall", "t-1").token
+    with register(authority, odd) as running, pytest.raises(error, match=message):
+        provision(running.provisioning, token, tmp_path / "t", running.main)
+    assert [path.name for path in (tmp_path / "t").iterdir()] == ["key.pem"]
+
+
 def test_a_leaf_of_the_same_authority_is_no_substitute_for_the_pinned_one(
     authority: Authority, provisioning: Provisioning, tmp_path: Path
 ) -> None:
@@ -248,7 +288,7 @@ def list_terminals(connection: Connection) -> terminals_pb2.ListTerminalsRespons
 
 
 def test_an_operator_lists_and_revokes(
-    running: Register, authority: Authority, provisioning: Provisioning, tmp_path: Path
+    running: Register, authority: Authority, clock: FakeClock, tmp_path: Path
 ) -> None:
     authority.write_client(tmp_path / "op", Role.OPERATOR, "op-1", running.main)
     with connect(tmp_path / "op") as operator:
@@ -259,10 +299,14 @@ def test_an_operator_lists_and_revokes(
         )
         provision(running.provisioning, made.token, tmp_path / "t", running.main)
         listed = list_terminals(operator).terminals
+        assert not listed[0].HasField("last_contact")
         assert [one.terminal_id for one in listed] == ["t-1"]
         assert listed[0].state == terminals_pb2.TERMINAL_STATE_ACTIVE
         with TerminalClient(tmp_path / "t") as terminal:
             refused(lambda: terminal.application("a-1"), "NOT_FOUND", "APPLICATION_UNKNOWN")
+            [seen] = list_terminals(operator).terminals
+            assert seen.last_contact.ToDatetime(tzinfo=UTC) == clock.now()
+            assert seen.certificate_not_after.ToDatetime(tzinfo=UTC) > clock.now()
             request = terminals_pb2.RevokeTerminalRequest(terminal_id="t-1", reason="stolen")
             revoked = operator.call(stub.RevokeTerminal, request).terminal
             assert revoked.state == terminals_pb2.TERMINAL_STATE_REVOKED

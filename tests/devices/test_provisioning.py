@@ -63,8 +63,9 @@ def test_a_token_and_a_request_make_a_terminal(
 def test_the_token_is_kept_as_a_hash_only(
     provisioning: Provisioning, store: MemoryTerminalStore
 ) -> None:
-    token = provisioning.create_token("hall", "t-1").token
-    assert token.replace("-", "")[:16] not in store.dump().replace("-", "")
+    issued = provisioning.create_token("hall", "t-1")
+    assert issued.token.replace("-", "")[:16] not in store.dump().replace("-", "")
+    assert issued.token not in repr(issued)
 
 
 def test_a_lost_answer_is_given_again(provisioning: Provisioning) -> None:
@@ -264,10 +265,14 @@ def test_an_expired_certificate_is_refused_on_an_open_connection(
 def test_a_certificate_the_store_does_not_know_is_refused(
     provisioning: Provisioning, authority: Authority
 ) -> None:
-    provision(provisioning)
-    for station, serial in (("hall", "1"), ("market", "1")):
+    known = provision(provisioning).serial
+    for id, station, serial in (
+        ("t-1", "hall", "1"),
+        ("t-1", "market", known),
+        ("t-2", "hall", known),
+    ):
         with pytest.raises(CertificateRevokedError):
-            provisioning.admit(Principal(Role.TERMINAL, "t-1", station, serial=serial))
+            provisioning.admit(Principal(Role.TERMINAL, id, station, serial=serial))
 
 
 def test_an_operator_certificate_can_be_revoked(provisioning: Provisioning) -> None:
