@@ -36,6 +36,7 @@ class ServerConfig:
     def __post_init__(self) -> None:
         _require(self.workers >= 2, "server.workers", "must be at least 2")
         _require(bool(self.hostnames), "server.hostnames", "must name at least one host")
+        _require(0 <= self.drain_s <= 3_600, "server.drain_s", "must be 0 to 3600")
         _require(
             self.max_message_bytes >= 262_144,
             "server.max_message_bytes",
@@ -54,6 +55,11 @@ class StoreConfig:
 
     url: str = "sqlite:///register.sqlite3"
     snapshot_every_changes: int = 5_000
+
+    def __post_init__(self) -> None:
+        _require(
+            self.snapshot_every_changes >= 1, "store.snapshot_every_changes", "must be at least 1"
+        )
 
 
 @dataclass(frozen=True)
@@ -95,9 +101,14 @@ class PermitConfig:
     def __post_init__(self) -> None:
         parts = urlsplit(self.issuer_uri)
         _require(
-            parts.scheme == "https" and bool(parts.netloc),
+            parts.scheme == "https" and bool(parts.netloc) and len(self.issuer_uri) <= 100,
             "permits.issuer_uri",
-            "must be a full https URI (Claim 169: iss)",
+            "must be a full https URI of at most 100 characters (Claim 169: iss)",
+        )
+        _require(
+            1 <= len(self.authority_name) <= 60,
+            "permits.authority_name",
+            "must have 1 to 60 characters",
         )
         _require(
             1 <= self.validity_days <= 365,
@@ -130,6 +141,13 @@ class DevelopmentConfig:
     """
 
     clock_offset_days: int = 0
+
+    def __post_init__(self) -> None:
+        _require(
+            abs(self.clock_offset_days) <= 36_500,
+            "development.clock_offset_days",
+            "must be -36500 to 36500",
+        )
 
     @property
     def clock_offset(self) -> timedelta:

@@ -85,6 +85,8 @@ def check_residence(residence: Residence, today: date) -> None:
 def _check_text(field: str, text: str, max_chars: int) -> None:
     if not text.strip() or len(text) > max_chars:
         raise _invalid(field, f"must have 1 to {max_chars} characters")
+    if text != text.strip():  # the permit's profile refuses them too
+        raise _invalid(field, "must not begin or end with a space")
     if not text.isprintable():
         raise _invalid(field, "must not hold control characters")
 

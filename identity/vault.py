@@ -39,7 +39,7 @@ def unseal(key: bytes, sealed: bytes, context: str) -> bytes:
     """
     try:
         return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], context.encode())
-    except InvalidTag as error:
+    except (InvalidTag, ValueError) as error:  # ValueError: not even a whole nonce is left
         raise SealError("SEAL_BROKEN", f"sealed data of {context} cannot be opened") from error
 
 
