@@ -74,8 +74,8 @@ class DecisionPolicy:
         candidate_limit: how many registrants a case may name.
     """
 
-    fpir_same: float = 1e-4
-    fpir_grey: float = 1e-2
+    fpir_same: float = 1e-5
+    fpir_grey: float = 1e-3
     fmr_verify: float = 1e-4
     candidate_limit: int = 10
 
@@ -177,8 +177,8 @@ url = "sqlite:///register.sqlite3"      # relative to this directory
 snapshot_every_changes = 5000           # how often the search index is written to disk
 
 [decision]
-fpir_same = 1e-4  # false positive identification rate of "same person", over the whole register
-fpir_grey = 1e-2  # ... of "let people look"
+fpir_same = 1e-5  # false positive identification rate of "same person", over the whole register
+fpir_grey = 1e-3  # ... of "let people look"
 fmr_verify = 1e-4 # false match rate of a 1:1 comparison
 
 [permits]

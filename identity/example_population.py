@@ -26,6 +26,10 @@ EXAMPLE_DIVISION = "999999"
 FINGERS = (FingerPosition.RIGHT_INDEX, FingerPosition.LEFT_INDEX)
 FIRST_BIRTH = date(1958, 1, 1)
 BIRTH_SPAN_DAYS = 17_000
+# Found by this register: finger 108 of one public set and 102 of another are one finger. All 64
+# pairs of their impressions compare at 1e-3 to 1e-13 FMR with LEADER minutiae, and the medians of
+# all other pairs across sets stay below 1e-2. Two people with one finger would be a poor example.
+SAME_FINGER_AGAIN = frozenset({"fvc2004_db3b/102"})
 ADDRESSES = ("样板路{0}号{1}单元{2}室", "示例街道范例小区{0}栋{1}单元{2}", "模拟里{0}弄{1}号{2}室")
 
 
@@ -82,7 +86,10 @@ def real_fingers(directory: Path, seed: int) -> Fingers:
     """
     people = []
     for folder in sorted(path for path in directory.iterdir() if path.is_dir()):
-        names = sorted({path.stem.rsplit("_", 1)[0] for path in folder.glob("*_*.iso")})
+        names = sorted(
+            {path.stem.rsplit("_", 1)[0] for path in folder.glob("*_*.iso")}
+            - {finger.split("/")[1] for finger in SAME_FINGER_AGAIN if folder.name in finger}
+        )
         for pair in zip(names[::2], names[1::2], strict=False):
             impressions = [
                 [path.read_bytes() for path in sorted(folder.glob(f"{name}_*.iso"))]

@@ -230,7 +230,7 @@ idempotency = Table(
     Column("caller", String(120), primary_key=True),
     Column("method", String(80), primary_key=True),
     Column("key", String(64), primary_key=True),
-    Column("request_hash", LargeBinary, nullable=False),
+    Column("request_hash", LargeBinary, nullable=False),  # blinded (HMAC)
     Column("result", LargeBinary, nullable=False),
     Column("at", Instant, nullable=False),
 )

@@ -69,6 +69,10 @@ class Vault:
         """32 bytes that equal documents share: finds a document without storing its number."""
         return hmac.new(self.lookup_key, document_number.encode(), hashlib.sha256).digest()
 
+    def request_index(self, request_hash: bytes) -> bytes:
+        """32 bytes that equal requests share; without the key nobody can try out guesses."""
+        return hmac.new(self.lookup_key, b"request/" + request_hash, hashlib.sha256).digest()
+
 
 def write_secret(path: Path, data: bytes) -> None:
     """Create ``path`` (0600) with ``data`` on disk. Raises FileExistsError, never overwrites."""

@@ -12,7 +12,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, desc, insert, select
+from sqlalchemy import BigInteger, Connection, Row, desc, insert, select, type_coerce
 
 from identity.schema import EPOCH, MICROSECOND, audit_entries
 from identity.types import AuditEntry, Purpose
@@ -43,7 +43,7 @@ class AuditLog:
         sequence, before = (last.sequence + 1, last.hash) if last else (1, GENESIS)
         fields = {
             "sequence": sequence,
-            "at": at,
+            "at": (at - EPOCH) // MICROSECOND,
             "who": who,
             "action": action,
             "subject_id": subject_id,
@@ -51,7 +51,9 @@ class AuditLog:
             "case_reference": purpose.case_reference,
             "outcome": outcome,
         }
-        self._connection.execute(insert(audit_entries).values(**fields, hash=_hash(before, fields)))
+        self._connection.execute(
+            insert(audit_entries).values(**{**fields, "at": at}, hash=_hash(before, fields))
+        )
 
     def entries(self, after_sequence: int, limit: int) -> list[AuditEntry]:
         rows = self._connection.execute(
@@ -75,20 +77,30 @@ class AuditLog:
     def verify(self) -> tuple[int, bytes, int]:
         """(good entries, hash of the last good one, sequence of the first that is not, or 0)."""
         before, count = GENESIS, 0
-        for row in self._connection.execute(
-            select(audit_entries).order_by(audit_entries.c.sequence)
-        ):
+        # Values as they lie in the file: whoever tampers need not keep to a column's type.
+        columns = [
+            type_coerce(column, BigInteger).label("at") if column.name == "at" else column
+            for column in audit_entries.c
+        ]
+        for row in self._connection.execute(select(*columns).order_by(audit_entries.c.sequence)):
             fields = {name: value for name, value in row._mapping.items() if name != "hash"}
-            if row.sequence != count + 1 or _hash(before, fields) != row.hash:
+            if row.sequence != count + 1 or _hash_or_none(before, fields) != row.hash:
                 return count, before, count + 1
             before, count = row.hash, count + 1
         return count, before, 0
 
 
 def _hash(before: bytes, fields: dict[str, Any]) -> bytes:
-    plain = {**fields, "at": (fields["at"] - EPOCH) // MICROSECOND}
-    line = json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    line = json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(before + line.encode()).digest()
+
+
+def _hash_or_none(before: bytes, fields: dict[str, Any]) -> bytes | None:
+    """None where a column holds what :meth:`AuditLog.append` never writes."""
+    try:
+        return _hash(before, fields)
+    except TypeError:
+        return None
 
 
 def _entry(row: Row[Any]) -> AuditEntry:

@@ -52,7 +52,7 @@ class OnceLedger:
         ).one_or_none()
         if row is None:
             return None
-        if row.request_hash != once.request_hash:
+        if row.request_hash != self._vault.request_index(once.request_hash):
             raise IdempotencyConflictError
         return unseal(self._vault.kek, row.result, _context(once)).decode()
 
@@ -63,7 +63,7 @@ class OnceLedger:
                 caller=once.caller,
                 method=once.method,
                 key=once.key,
-                request_hash=once.request_hash,
+                request_hash=self._vault.request_index(once.request_hash),
                 result=seal(self._vault.kek, result.encode(), _context(once)),
                 at=now,
             )
