@@ -34,7 +34,6 @@ app.add_typer(register.app, name="register")
 app.add_typer(operator.app, name="operator")
 app.add_typer(trust.app, name="trust")
 app.add_typer(audit.app, name="audit")
-app.command("verify")(verify)
 
 Directory = Annotated[Path, typer.Argument(help="Working directory of the service.")]
 
@@ -84,6 +83,9 @@ def demo(
     run(directory, people, data)
 
 
+app.command("verify")(verify)
+
+
 def main() -> None:
     """Entry point: runs the command and turns every failure into one line."""
     try:
@@ -100,7 +102,9 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}")
     except ModuleNotFoundError as error:
-        _fail(f"{error.name} is not installed; this command needs the [service] extra of anju")
+        _fail(
+            f"{error.name} is not installed; this command needs the [service] extra, see README.md"
+        )
     except Exception as error:
         if os.environ.get("ANJU_DEBUG"):
             raise

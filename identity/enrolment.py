@@ -130,12 +130,16 @@ class Enrolment:
         limit = self._policy.candidate_limit + len(ruled_out)
         found = self._comparer.identify(probes, limit=limit)
         with self._decision_lock:
-            fresh = self._comparer.identify(probes, limit=limit, added_after=found.sequence)
+            searches = [found]
+            if self._comparer.sequence != found.sequence:
+                searches.append(
+                    self._comparer.identify(probes, limit=limit, added_after=found.sequence)
+                )
             with self._database.write() as tx:
                 application = tx.people.application(application_id)
                 if application.state is not ApplicationState.ACCEPTED:
                     return application
-                outcome = self._outcome(tx, application_id, (found, fresh), ruled_out)
+                outcome = self._outcome(tx, application_id, searches, ruled_out)
                 self._apply(tx, application, outcome)
                 application = tx.people.application(application_id)
             self._follower.catch_up()

@@ -11,14 +11,19 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
+import structlog
+
 from identity.errors import SealError
 from identity.ports import Comparer
 from identity.store import Database
+from identity.store.people import ReferenceChange
 from matcher.codec import decode
-from matcher.errors import DecodeError
+from matcher.errors import DecodeError, FailureToEnrolError
 from matcher.types import FingerPosition, Template
 
 BATCH = 500
+
+log = structlog.get_logger("anju.references")
 
 
 class ReferenceFollower:
@@ -44,22 +49,26 @@ class ReferenceFollower:
                     last = tx.people.last_change()
                     changes = tx.people.changes_after(self._comparer.sequence, BATCH)
                     for change in changes:
-                        templates = [
-                            template_of(position, record)
-                            for position, record in tx.people.reference_records(
-                                change.registrant_id
-                            )
-                        ]
-                        # An erased registrant's records are gone, and so is their place here.
-                        if change.kind == "add" and templates:
-                            self._comparer.add(change.registrant_id, templates, change.sequence)
-                        else:
-                            self._comparer.withdraw(change.registrant_id, change.sequence)
+                        self._apply(change, tx.people.reference_records(change.registrant_id))
                 applied += len(changes)
                 if progress is not None and changes:
                     progress(self._comparer.sequence, last)
                 if len(changes) < BATCH:
                     return applied
+
+    def _apply(self, change: ReferenceChange, records: list[tuple[int, bytes]]) -> None:
+        # An erased registrant's records are gone, and so is their place here.
+        if change.kind == "withdraw" or not records:
+            self._comparer.withdraw(change.registrant_id, change.sequence)
+            return
+        try:
+            templates = [template_of(position, record) for position, record in records]
+            self._comparer.add(change.registrant_id, templates, change.sequence)
+        except (SealError, FailureToEnrolError) as error:
+            # One unusable reference must not keep everybody else from being found. Whoever it was
+            # is reported here at every start, until their fingers are captured again.
+            log.error("reference unusable", registrant_id=change.registrant_id, reason=error.reason)
+            self._comparer.withdraw(change.registrant_id, change.sequence)
 
 
 def template_of(position: int, record: bytes) -> Template:

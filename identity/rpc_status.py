@@ -6,6 +6,7 @@ fixed text: what went wrong inside is for the log, not for the caller.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,9 @@ from matcher import errors as matcher_errors
 DOMAIN = "anju"
 INTERNAL_TEXT = "an internal error occurred; it was logged, please call an operator"
 RETRY_AFTER_S = 1
+# A message may quote what the caller sent. gRPC limits trailers to 8 KiB, and this travels in them
+# twice: percent-encoded (three characters a byte) and in the base64 of the status.
+MAX_MESSAGE_BYTES = 1_200
 
 Code = grpc.StatusCode
 
@@ -53,6 +57,9 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     devices_errors.CertificateRevokedError: Code.PERMISSION_DENIED,
     issuance_errors.UnprintableCharacterError: Code.FAILED_PRECONDITION,
     issuance_errors.StatusTransitionError: Code.FAILED_PRECONDITION,
+    issuance_errors.ProfileError: Code.FAILED_PRECONDITION,
+    issuance_errors.KeyUseError: Code.UNAVAILABLE,
+    issuance_errors.JournalError: Code.UNAVAILABLE,
 }
 
 # The contract's reasons for errors whose own token is finer or that have none.
@@ -62,6 +69,9 @@ REASONS: dict[type[Exception], str] = {
     matcher_errors.UnknownSubjectError: "REGISTRANT_UNKNOWN",
     issuance_errors.UnprintableCharacterError: "CHARACTER_UNPRINTABLE",
     issuance_errors.StatusTransitionError: "PERMIT_REVOKED",
+    issuance_errors.ProfileError: "PERMIT_NOT_ALLOWED",
+    issuance_errors.KeyUseError: "ISSUING_STOPPED",
+    issuance_errors.JournalError: "ISSUING_STOPPED",
 }
 
 log = structlog.get_logger("anju.rpc")
@@ -69,6 +79,8 @@ log = structlog.get_logger("anju.rpc")
 
 def status_of(error: Exception) -> Status:
     """The google.rpc.Status, with ErrorInfo, that a caller gets for this exception."""
+    if _disk_is_full(error):
+        error = identity_errors.StorageFullError()
     for kind in type(error).__mro__:
         code = STATUS.get(kind)
         if code is None:
@@ -85,7 +97,8 @@ def status_of(error: Exception) -> Status:
 def _status(
     code: grpc.StatusCode, message: str, info: ErrorInfo, retry_after_s: float | None
 ) -> Status:
-    status = Status(code=code.value[0], message=message)
+    shortened = message.encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore")
+    status = Status(code=code.value[0], message=shortened)
     details: list[Any] = [info]
     if code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED):
         retry = RetryInfo()
@@ -125,6 +138,15 @@ class StatusInterceptor(grpc.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(
             call, handler.request_deserializer, handler.response_serializer
         )
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether a file refused a write for lack of space, whoever wrapped that."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _where(error: BaseException) -> dict[str, str]:

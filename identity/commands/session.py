@@ -26,6 +26,10 @@ Credentials = Annotated[
 ]
 
 
+# Into a file or another program a row stays one line.
+PIPED_WIDTH = 240
+
+
 @contextmanager
 def connected(credentials: Path) -> Iterator[Connection]:
     """A connection to the server that the credentials belong to."""
@@ -55,7 +59,10 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    console.print(table)
 
 
 def instant(message: Timestamp) -> str:
