@@ -26,6 +26,7 @@ EXAMPLE_DIVISION = "999999"
 FINGERS = (FingerPosition.RIGHT_INDEX, FingerPosition.LEFT_INDEX)
 FIRST_BIRTH = date(1958, 1, 1)
 BIRTH_SPAN_DAYS = 17_000
+PEOPLE_PER_SEED = 1_000_000
 # Found by this register: finger 108 of one public set and 102 of another are one finger. All 64
 # pairs of their impressions compare at 1e-3 to 1e-13 FMR with LEADER minutiae, and the medians of
 # all other pairs across sets stay below 1e-2. Two people with one finger would be a poor example.
@@ -118,6 +119,8 @@ def simulated_visits(
     """
     rng = random.Random(seed)
     fingers = Fingers(seed)
+    # Another seed is another population: its people have other documents too.
+    first_person = seed * PEOPLE_PER_SEED
     kinds = [rng.random() for _ in range(people)]
     # A second visit never comes before the first: the order is by a time for each.
     plan = [(rng.random(), index, 0, index) for index in range(people)]
@@ -130,7 +133,7 @@ def simulated_visits(
     for _, index, impression, particulars in sorted(plan):
         arrival = (now - timedelta(days=rng.choice((0, 1, 1, 2, 2, 3, 6)))).date()
         yield Visit(
-            example_person(particulars, arrival),
+            example_person(first_person + particulars, arrival),
             fingers.records(index, impression),
             truth_id=str(index),
         )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from devices.authority import Authority, init_authority, open_authority
+from devices.authority import init_authority, open_authority
+from devices.certificates import principal_from_certificate
+from devices.credentials import CERTIFICATE_FILE
 from devices.types import Role
 from identity.app import DEVICES, ISSUANCE, KEYS, OPERATORS
 from identity.config import CONFIG_FILE, DEFAULT_TOML, Config, database_url, load_config
@@ -17,6 +21,7 @@ from issuance import authority as issuing_authority
 from issuance.profile import Profile
 
 FIRST_OPERATORS = ("operator-1", "operator-2")
+CONSOLE = "console"  # whoever has a shell on the server
 
 
 def create_installation(
@@ -54,13 +59,43 @@ def create_installation(
 
 def add_operator(directory: Path, operator_id: str, lifetime: timedelta) -> Path:
     """Make credentials for one more operator; returns their directory."""
-    config: Config = load_config(directory)
-    authority: Authority = open_authority(
-        directory / DEVICES, SystemClock(), config.server.hostnames
-    )
+    config = load_config(directory)
+    authority = open_authority(directory / DEVICES, SystemClock(), config.server.hostnames)
     target = directory / OPERATORS / operator_id
     authority.write_client(target, Role.OPERATOR, operator_id, config.server.address, lifetime)
+    with _register(directory, config) as database, database.write() as tx:
+        tx.audit.append(SystemClock().now(), CONSOLE, "operator added", operator_id)
     return target
+
+
+def revoke_operator(directory: Path, operator_id: str, reason: str) -> str:
+    """Refuse an operator's certificate from the next call on; returns its serial number.
+
+    Raises:
+        ConfigError: their certificate is not in this working directory.
+    """
+    config = load_config(directory)
+    try:
+        pem = (directory / OPERATORS / operator_id / CERTIFICATE_FILE).read_bytes()
+        serial = principal_from_certificate(pem).serial
+    except OSError as error:
+        raise ConfigError(f"no certificate of operator {operator_id!r} is kept here") from error
+    now = SystemClock().now()
+    with _register(directory, config) as database, database.write() as tx:
+        tx.terminals.revoke_serial(serial, reason, now)
+        tx.audit.append(now, CONSOLE, "operator revoked", operator_id)
+    return serial
+
+
+@contextlib.contextmanager
+def _register(directory: Path, config: Config) -> Iterator[Database]:
+    """The database beside a running server: its transactions queue behind the server's."""
+    database = Database(database_url(config, directory), open_vault(directory / KEYS))
+    try:
+        database.require_current_schema()
+        yield database
+    finally:
+        database.close()
 
 
 def _require_new(directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""``anju operator``: credentials for the staff, made on the server's machine."""
+"""``anju operator``: credentials of the staff, from a shell on the server's machine."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Operators: make credentials.")
-
-
-@app.callback()
-def _group() -> None:
-    """Keep `add` a sub-command, for there will be more."""
+app = typer.Typer(no_args_is_help=True, help="Operators: make and revoke credentials.")
 
 
 @app.command()
@@ -27,3 +22,16 @@ def add(
     from identity.setup import add_operator
 
     typer.echo(str(add_operator(directory, operator, timedelta(days=days))))
+
+
+@app.command()
+def revoke(
+    directory: Annotated[Path, typer.Argument(help="Working directory of the service.")],
+    operator: Annotated[str, typer.Argument(help="Operator id.")],
+    reason: Annotated[str, typer.Option(help="Kept in the register.")],
+) -> None:
+    """Refuse OPERATOR's certificate from the next call on, also on open connections."""
+    from identity.setup import revoke_operator
+
+    serial = revoke_operator(directory, operator, reason)
+    typer.echo(f"operator {operator} is revoked (certificate {serial})")

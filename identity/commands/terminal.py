@@ -23,8 +23,8 @@ PERSON_HELP = (
 )
 
 
-@app.command()
-def token(station: str, terminal: str, credentials: Credentials) -> None:
+@app.command("token")
+def new_token(station: str, terminal: str, credentials: Credentials) -> None:
     """Register TERMINAL at STATION and print its one-time provisioning token (operators)."""
     from anju.v1 import terminals_pb2, terminals_pb2_grpc
 
@@ -42,8 +42,14 @@ def token(station: str, terminal: str, credentials: Credentials) -> None:
 @app.command()
 def provision(
     address: Annotated[str, typer.Argument(help="host:port of the provisioning port.")],
-    provisioning_token: Annotated[str, typer.Argument(metavar="TOKEN")],
     directory: Annotated[Path, typer.Argument(help="Where this terminal keeps its credentials.")],
+    token: Annotated[
+        str,
+        typer.Option(
+            prompt="Provisioning token",
+            help="Asked for if left out, which keeps it out of the shell's history.",
+        ),
+    ],
     main_address: Annotated[
         str | None, typer.Option(help="host:port of the main port; one port lower by default.")
     ] = None,
@@ -51,7 +57,7 @@ def provision(
     """Exchange a one-time token for this terminal's certificate; its key never leaves it."""
     from devices.terminal import provision as provision_terminal
 
-    done = provision_terminal(address, provisioning_token, directory, main_address)
+    done = provision_terminal(address, token, directory, main_address)
     typer.echo(f"terminal {done.terminal_id} at station {done.station_id}: {directory}")
 
 

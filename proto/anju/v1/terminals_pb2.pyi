@@ -285,7 +285,7 @@ class RevokeTerminalRequest(_message.Message):
     idempotency_key: _builtins.str
     terminal_id: _builtins.str
     reason: _builtins.str
-    """1 to 200 characters, goes into the audit log"""
+    """1 to 200 characters, kept with the terminal"""
     def __init__(
         self,
         *,
