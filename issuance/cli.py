@@ -181,6 +181,7 @@ def _verify(
         raise ProfileError(
             f"unknown purpose {purpose}; known are {', '.join(sorted(store.rules.disclosure))}"
         )
+    _remember(store, remembered)
     verdicts = [verify_permit(text, store, instant, purpose=purpose) for text in texts]
     # A picture may show other symbols beside the permit's.
     ours = [v for v in verdicts if v.reason is not Reason.NOT_A_PERMIT]
@@ -190,9 +191,10 @@ def _verify(
 def _load(trust: Path, root: Path | None, state: Path | None) -> TrustStore:
     data = _read(trust, MAX_BUNDLE_BYTES)
     pinned = _read(root, MAX_BUNDLE_BYTES) if root else None
-    store = TrustStore.load(data, memory.load(state) if state else None, pinned)
-    if state is None:
-        return store
+    return TrustStore.load(data, memory.load(state) if state else None, pinned)
+
+
+def _remember(store: TrustStore, state: Path) -> None:
     if not store.anchored:
         typer.echo(
             "anju: first use of this authority; compare its root fingerprint with the one it "
@@ -204,7 +206,6 @@ def _load(trust: Path, root: Path | None, state: Path | None) -> TrustStore:
     except OSError as error:
         # Refusing to verify would hurt the person at the counter more than forgetting does.
         typer.echo(f"anju: cannot remember this bundle: {error.strerror}", err=True)
-    return store
 
 
 def _texts(source: str) -> list[str]:

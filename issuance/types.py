@@ -130,8 +130,8 @@ class IssuedPermit:
 
     permit: Permit
     kid: str
-    cose: bytes
-    qr_text: str
+    cose: bytes = field(repr=False)
+    qr_text: str = field(repr=False)
     digest: str
 
     @property
