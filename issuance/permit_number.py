@@ -1,10 +1,10 @@
 """Permit numbers: a letter for the kind, twelve digits without meaning, two check digits.
 
-`T482109375516` plus check digits is shown as `T4821 0937 5516 42`. The digits are a keyed
+`T482109375516` plus check digits is shown as `T4821 0937 5516 39`. The digits are a keyed
 permutation of a counter, so a number tells nothing about its holder, the day of issue, or how many
 permits there are, and the next number cannot be guessed from the last. The check digits are
-ISO/IEC 7064 MOD 97-10, which finds every single wrong character and every swap of neighbours; with
-the letter in front the number cannot be mistaken for an 18-digit citizen ID number.
+ISO/IEC 7064 MOD 97-10, which finds every single wrong digit and every swap of neighbouring ones.
+With the letter in front the number cannot be mistaken for an 18-digit citizen ID number.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def make(prefix: str, serial: int, permutation: Permutation) -> str:
 
 
 def is_valid(number: str) -> bool:
-    """Whether `number` is canonical, e.g. "T48210937551642", and its check digits are right."""
+    """Whether `number` is canonical, e.g. "T48210937551639", and its check digits are right."""
     return (
         len(number) == LENGTH
         and "A" <= number[0] <= "Z"
@@ -53,5 +53,5 @@ def parse(text: str) -> str | None:
 
 
 def display(number: str) -> str:
-    """Grouped for people: `T4821 0937 5516 42`."""
+    """Grouped for people: `T4821 0937 5516 39`."""
     return f"{number[:5]} {number[5:9]} {number[9:13]} {number[13:]}"

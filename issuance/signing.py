@@ -118,7 +118,7 @@ def parse(data: bytes) -> Sign1:
     for tag in (TAG_CWT, TAG_SIGN1):
         if isinstance(item, cbor.Tagged) and item.tag == tag:
             item = item.value
-    if not isinstance(item, list):
+    if not isinstance(item, list) or len(item) != 4:
         raise _refused(Reason.NOT_A_PERMIT, "not a COSE_Sign1 message")
     match item:
         case [bytes(raw), dict(unprotected), bytes(payload), bytes(signature)]:

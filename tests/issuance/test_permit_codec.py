@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import cbor2
@@ -221,3 +223,24 @@ def test_lenient_times() -> None:
     read = codec.read_claims(whole.replace(b"\x04" + exp, b"\x04" + as_float, 1))
     assert read.expires_at == 1_744_830_464
     assert datetime.fromtimestamp(read.expires_at, UTC).year == 2025
+
+
+def test_readme_shows_a_permit_as_it_is_encoded() -> None:
+    """The example in diagnostic notation, read back from the README, is what `encode` writes."""
+    text = (Path(codec.__file__).parent / "README.md").read_text("utf-8")
+    example = text[text.index("  << {\n    1: ") : text.index("h'...64")]
+    number = re.findall(r'2: "(T[0-9]{14})"', example)[0]
+    index = int(re.findall(r'"idx": ([0-9]+)', example)[0])
+    assert permit_number.is_valid(number)
+    permit = replace(
+        PERMIT,
+        number=number,
+        status=StatusRef(1, index),
+        expires_at=datetime(2027, 11, 23, 16, tzinfo=UTC),
+    )
+    claims = cbor.decode(codec.encode(permit, RULES))
+    in_example = {int(key) for key in re.findall(r"(?:^|[{,] *|\n +)([0-9]+): ", example)}
+    assert in_example == set(claims) | set(claims[169])
+    for value in (*claims.values(), *claims[169].values()):
+        if isinstance(value, str | int):
+            assert str(value) in example
