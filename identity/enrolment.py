@@ -18,8 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+import structlog
+
 from identity.config import DecisionPolicy
-from identity.errors import InvalidRequestError, StateError
+from identity.errors import IdentityError, InvalidRequestError, StateError
 from identity.identifiers import new_id
 from identity.lookups import check_sample_count, search_thresholds
 from identity.particulars import check_particulars, is_late
@@ -39,7 +41,10 @@ from identity.types import (
     RegistrantState,
     Verdict,
 )
+from matcher.errors import MatcherError
 from matcher.types import Candidate, CandidateList, FingerPosition
+
+log = structlog.get_logger("anju")
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,8 @@ class Enrolment:
         limit = self._policy.candidate_limit + len(ruled_out)
         found = self._comparer.identify(probes, limit=limit)
         with self._decision_lock:
+            # Whatever was committed must be in the index, also if following it failed last time.
+            self._follower.catch_up()
             searches = [found]
             if self._comparer.sequence != found.sequence:
                 searches.append(
@@ -146,12 +153,29 @@ class Enrolment:
         return application
 
     def settle_waiting(self) -> int:
-        """Settle every application that an earlier process accepted but did not answer."""
+        """Settle every application that an earlier process accepted but did not answer.
+
+        One that cannot be settled (its data is damaged, say) is logged and goes on waiting: it must
+        not keep the service from everybody else.
+
+        Returns:
+            How many no longer wait.
+        """
         with self._database.read() as tx:
             waiting = tx.people.waiting_applications()
+        settled = 0
         for application_id in waiting:
-            self.settle(application_id)
-        return len(waiting)
+            try:
+                state = self.settle(application_id).state
+            except (IdentityError, MatcherError) as error:
+                log.error(
+                    "application cannot be settled",
+                    application_id=application_id,
+                    error=type(error).__name__,
+                )
+                continue
+            settled += state is not ApplicationState.ACCEPTED
+        return settled
 
     def application(self, application_id: str) -> Application:
         with self._database.read() as tx:

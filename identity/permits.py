@@ -70,8 +70,9 @@ class PermitDesk:
     def issue_for(self, application: Application) -> ShownPermit | None:
         """The permit an application asked for: the standing one, a new one, or None.
 
-        None where no permit was asked for, the application has not led to a registrant, or people
-        are still deciding about that registrant.
+        None where no permit was asked for, the application has not led to a registrant, people are
+        still deciding about that registrant, or they have left. The answer is recorded: an
+        application leads to one permit at most, however often and however late it is asked about.
         """
         settled = (ApplicationState.ENROLLED, ApplicationState.RECOGNISED)
         registrant_id = application.registrant_id
@@ -89,18 +90,23 @@ class PermitDesk:
         )
         with self._issuing:
             with self._database.read() as tx:
+                registrant = tx.people.registrant(registrant_id)
+                if registrant.state is RegistrantState.ERASED:
+                    return None
                 earlier = tx.once.result_of(once)
                 if earlier is not None:
                     return self._shown(tx.permits.get(earlier))
-                registrant = tx.people.registrant(registrant_id)
                 standing = self._standing(tx, registrant_id)
-                if standing is not None:
-                    return standing
-                if registrant.state is not RegistrantState.RESIDENT or tx.cases.undecided_about(
-                    registrant_id
+                if standing is None and (
+                    registrant.state is not RegistrantState.RESIDENT
+                    or tx.cases.undecided_about(registrant_id)
                 ):
                     return None
-            return self._sign_and_keep(registrant, once)
+            if standing is None:
+                return self._sign_and_keep(registrant, once)
+            with self._database.write() as tx:
+                tx.once.record(once, standing.permit.permit_number, self._clock.now())
+            return standing
 
     def card(self, permit_number: str, pdf: bool, who: str, action: str) -> bytes:
         """The printable card of a valid permit. Raises StateError (``PERMIT_NOT_VALID``)."""

@@ -15,7 +15,7 @@ import structlog
 
 from identity.errors import SealError
 from identity.ports import Comparer
-from identity.store import Database
+from identity.store import Database, Transaction
 from identity.store.people import ReferenceChange
 from matcher.codec import decode
 from matcher.errors import DecodeError, FailureToEnrolError
@@ -49,19 +49,22 @@ class ReferenceFollower:
                     last = tx.people.last_change()
                     changes = tx.people.changes_after(self._comparer.sequence, BATCH)
                     for change in changes:
-                        self._apply(change, tx.people.reference_records(change.registrant_id))
+                        self._apply(tx, change)
                 applied += len(changes)
                 if progress is not None and changes:
                     progress(self._comparer.sequence, last)
                 if len(changes) < BATCH:
                     return applied
 
-    def _apply(self, change: ReferenceChange, records: list[tuple[int, bytes]]) -> None:
-        # An erased registrant's records are gone, and so is their place here.
-        if change.kind == "withdraw" or not records:
+    def _apply(self, tx: Transaction, change: ReferenceChange) -> None:
+        if change.kind == "withdraw":
             self._comparer.withdraw(change.registrant_id, change.sequence)
             return
         try:
+            records = tx.people.reference_records(change.registrant_id)
+            if not records:  # an erased registrant's are gone, and so is their place here
+                self._comparer.withdraw(change.registrant_id, change.sequence)
+                return
             templates = [template_of(position, record) for position, record in records]
             self._comparer.add(change.registrant_id, templates, change.sequence)
         except (SealError, FailureToEnrolError) as error:

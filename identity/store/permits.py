@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, desc, insert, select, update
 
-from identity.errors import NotFoundError
+from identity.errors import NotFoundError, SealError
 from identity.schema import permits
 from identity.store.people import People
 from identity.types import PermitRecord, PermitState
@@ -42,7 +42,14 @@ class Permits:
         ).one_or_none()
         if row is None:
             raise NotFoundError("PERMIT_UNKNOWN", f"no permit {permit_number!r}")
-        return self._permit(row)
+        try:
+            return self._permit(row)
+        except SealError as error:
+            if error.reason != "ERASED":
+                raise
+            raise NotFoundError(
+                "PERMIT_UNKNOWN", f"the holder of permit {permit_number!r} was erased"
+            ) from error
 
     def of_registrant(self, registrant_id: str) -> list[PermitRecord]:
         """Newest first."""
