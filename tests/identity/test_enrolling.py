@@ -53,7 +53,7 @@ from tests.identity.kit import (
 KEY = "the-terminals-own-key"
 
 
-# -- somebody new ------------------------------------------------------------------------------
+# -- somebody new ----
 
 
 def test_somebody_new_becomes_a_registrant_with_a_permit(world: World) -> None:
@@ -105,7 +105,7 @@ def test_late_registration_is_recorded_and_not_refused(world: World) -> None:
     assert application.late
 
 
-# -- once ---------------------------------------------------------------------------------------
+# -- once ----
 
 
 def test_a_retry_gets_the_same_answer_and_enrols_nobody_twice(world: World) -> None:
@@ -159,7 +159,7 @@ def test_simultaneous_retries_of_one_application_enrol_once(world: World) -> Non
     assert world.registrants() == 5
 
 
-# -- who comes back -----------------------------------------------------------------------------
+# -- who comes back ----
 
 
 def test_who_comes_back_under_the_same_document_is_recognised(world: World) -> None:
@@ -253,7 +253,7 @@ def test_who_left_and_comes_back_is_recognised_and_resident_again(world: World) 
         assert tx.people.registrant(registrant_id).state is RegistrantState.RESIDENT
 
 
-# -- what people have to look at ------------------------------------------------------------------
+# -- what people have to look at ----
 
 
 def test_the_same_fingers_under_another_name_open_a_case(world: World) -> None:
@@ -297,7 +297,7 @@ def test_a_similarity_between_the_thresholds_opens_a_case(made: Templates, tmp_p
     close(world)
 
 
-# -- the same instant -----------------------------------------------------------------------------
+# -- the same instant ----
 
 
 def test_two_stations_capturing_one_person_in_the_same_instant_enrol_one(world: World) -> None:
@@ -342,7 +342,7 @@ def test_one_person_under_two_names_in_the_same_instant_is_one_registrant_and_a_
     assert world.registrants() == rounds
 
 
-# -- an index that does not answer as it should ---------------------------------------------------
+# -- an index that does not answer as it should ----
 
 
 @dataclass
@@ -482,7 +482,7 @@ def test_one_application_that_cannot_be_settled_does_not_stop_the_others(world: 
     ]
 
 
-# -- what is refused ------------------------------------------------------------------------------
+# -- what is refused ----
 
 
 def position(sample: CapturedSample, where: FingerPosition) -> CapturedSample:
@@ -561,7 +561,7 @@ def test_one_good_finger_is_enough(world: World) -> None:
     assert world.enrol(1, impression=1).application.state is ApplicationState.RECOGNISED
 
 
-# -- who may ask ----------------------------------------------------------------------------------
+# -- who may ask ----
 
 
 def test_a_terminal_sees_its_own_stations_applications_only(world: World) -> None:
@@ -578,7 +578,7 @@ def test_a_terminal_sees_its_own_stations_applications_only(world: World) -> Non
     assert caught.value.reason == unknown.value.reason == "APPLICATION_UNKNOWN"
 
 
-# -- real fingers ---------------------------------------------------------------------------------
+# -- real fingers ----
 
 
 @pytest.mark.skipif(
@@ -602,7 +602,7 @@ def test_real_people_are_told_apart_and_recognised(world: World) -> None:
     assert ApplicationState.ENROLLED not in states
 
 
-# -- the index follows ----------------------------------------------------------------------------
+# -- the index follows ----
 
 
 def test_an_index_made_from_nothing_knows_everybody(world: World) -> None:
