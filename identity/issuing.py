@@ -28,6 +28,7 @@ class IssuerPort:
     def __init__(self, issuer: Issuer, config: PermitConfig) -> None:
         self._issuer = issuer
         self._config = config
+        self._unpublished = False
 
     def issue(self, registrant_id: str, particulars: Particulars, now: datetime) -> PermitRecord:
         issued = self._issuer.issue(
@@ -48,15 +49,18 @@ class IssuerPort:
 
     def publish(self, status_list: int, status_index: int, state: PermitState) -> None:
         ref = StatusRef(status_list, status_index)
-        if self._issuer.status(ref) is STATUS[state]:
-            return
-        if state is PermitState.REVOKED:
-            self._issuer.revoke(ref)
-        elif state is PermitState.SUSPENDED:
-            self._issuer.suspend(ref)
-        else:
-            self._issuer.reinstate(ref)
-        self._issuer.publish_trust()
+        if self._issuer.status(ref) is not STATUS[state]:
+            self._unpublished = True
+            if state is PermitState.REVOKED:
+                self._issuer.revoke(ref)
+            elif state is PermitState.SUSPENDED:
+                self._issuer.suspend(ref)
+            else:
+                self._issuer.reinstate(ref)
+        # Also on a retry: the last attempt may have failed between the change and its publication.
+        if self._unpublished:
+            self._issuer.publish_trust()
+            self._unpublished = False
 
     def reconcile(self, statuses: Iterable[tuple[int, int, PermitState]]) -> None:
         self._issuer.reconcile((number, index, STATUS[state]) for number, index, state in statuses)

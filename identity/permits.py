@@ -7,6 +7,7 @@ permit's status; the published list follows it and is reconciled from it at star
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from identity.errors import InvalidRequestError, StateError
@@ -18,6 +19,7 @@ from identity.types import (
     Once,
     PermitRecord,
     PermitState,
+    Purpose,
     Registrant,
     RegistrantState,
 )
@@ -25,6 +27,8 @@ from identity.types import (
 MAX_REASON_CHARS = 200
 STANDING = (PermitState.VALID, PermitState.SUSPENDED)
 ISSUED_WITH = "EnrolmentService.Enrol/permit"
+# A permit's text holds its holder's particulars: whoever is shown it is a disclosure to the holder.
+PERMIT_PURPOSE = "permit-service"
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,14 @@ class PermitDesk:
         self._issuer = issuer
         self._clock = clock
         self._issuing = threading.Lock()
+        self._publishing = threading.Lock()
 
-    def show(self, permit_number: str) -> ShownPermit:
-        with self._database.read() as tx:
-            return self._shown(tx.permits.get(permit_number))
+    def show(self, permit_number: str, who: str, action: str) -> ShownPermit:
+        """One permit. Logged as a disclosure. Raises NotFoundError (``PERMIT_UNKNOWN``)."""
+        with self._database.write() as tx:
+            permit = tx.permits.get(permit_number)
+            self._log_disclosure(tx, permit, who, action)
+            return self._shown(permit)
 
     def of_registrant(self, tx: Transaction, registrant_id: str) -> list[ShownPermit]:
         """Newest first."""
@@ -110,7 +118,6 @@ class PermitDesk:
 
     def card(self, permit_number: str, pdf: bool, who: str, action: str) -> bytes:
         """The printable card of a valid permit. Raises StateError (``PERMIT_NOT_VALID``)."""
-        now = self._clock.now()
         with self._database.write() as tx:
             shown = self._shown(tx.permits.get(permit_number))
             if shown.state is not PermitState.VALID:
@@ -119,7 +126,7 @@ class PermitDesk:
                     f"permit {permit_number} is {shown.state.name.lower()}; "
                     "a card is drawn for valid permits only",
                 )
-            tx.audit.append(now, who, action, shown.permit.registrant_id)
+            self._log_disclosure(tx, shown.permit, who, action)
         return self._issuer.card(shown.permit, pdf)
 
     def change_status(
@@ -142,21 +149,26 @@ class PermitDesk:
             if tx.once.result_of(once) is None:
                 self._change(tx, permit, wanted, once)
             permit = tx.permits.get(permit_number)
-        self._issuer.publish(permit.status_list, permit.status_index, permit.state)
+        self.publish([permit_number])
         return self._shown(permit)
 
-    def revoke_all(self, tx: Transaction, registrant_id: str) -> list[PermitRecord]:
-        """Revoke whatever stands; :meth:`publish` what comes back after the commit."""
-        revoked = []
+    def revoke_all(self, tx: Transaction, registrant_id: str) -> None:
+        """Revoke whatever stands; :meth:`publish` the registrant's permits after the commit."""
         for permit in tx.permits.of_registrant(registrant_id):
             if permit.state in STANDING:
                 tx.permits.set_state(permit.permit_number, PermitState.REVOKED)
-                revoked.append(tx.permits.get(permit.permit_number))
-        return revoked
 
-    def publish(self, permits: list[PermitRecord]) -> None:
-        for permit in permits:
-            self._issuer.publish(permit.status_list, permit.status_index, permit.state)
+    def publish(self, permit_numbers: Iterable[str]) -> None:
+        """Make the published statuses of these permits what the register says now.
+
+        One caller at a time, and each reads the register anew: two changes that were committed in
+        one order are never published in the other.
+        """
+        with self._publishing:
+            for permit_number in permit_numbers:
+                with self._database.read() as tx:
+                    status_list, status_index, state = tx.permits.status_of(permit_number)
+                self._issuer.publish(status_list, status_index, state)
 
     def reconcile(self) -> None:
         """At start: bring the published lists in line with the register."""
@@ -194,6 +206,9 @@ class PermitDesk:
         now = self._clock.now()
         permit = self._issuer.issue(registrant.registrant_id, registrant.particulars, now)
         with self._database.write() as tx:
+            # They may have left while the permit was signed; it has been shown to nobody yet.
+            if tx.people.registrant(registrant.registrant_id).state is not RegistrantState.RESIDENT:
+                raise StateError("NOT_RESIDENT", "the registrant has left; register anew")
             tx.permits.add(permit)
             tx.once.record(once, permit.permit_number, now)
             tx.audit.append(now, once.caller, "permit issued", registrant.registrant_id)
@@ -213,6 +228,10 @@ class PermitDesk:
         tx.audit.append(
             now, once.caller, once.method, permit.registrant_id, outcome=wanted.name.lower()
         )
+
+    def _log_disclosure(self, tx: Transaction, permit: PermitRecord, who: str, action: str) -> None:
+        purpose = Purpose(PERMIT_PURPOSE, permit.permit_number)
+        tx.audit.append(self._clock.now(), who, action, permit.registrant_id, purpose)
 
     def _shown(self, permit: PermitRecord) -> ShownPermit:
         return ShownPermit(permit, permit.state_at(self._clock.now()))

@@ -117,7 +117,7 @@ class Register:
                 tx.audit.append(now, once.caller, once.method, registrant_id)
             registrant = tx.people.registrant(registrant_id)
             shown = self._permits(tx, registrant)
-        self._desk.publish([permit.permit for permit in shown])
+        self._desk.publish([permit.permit.permit_number for permit in shown])
         return RegistrantFile(registrant, shown)
 
     def erase(self, registrant_id: str, once: Once) -> datetime:

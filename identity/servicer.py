@@ -109,7 +109,7 @@ class PermitServicer(permits_pb2_grpc.PermitServiceServicer):
     def GetPermit(
         self, request: permits_pb2.GetPermitRequest, context: ServicerContext
     ) -> permits_pb2.GetPermitResponse:
-        shown = self._desk.show(request.permit_number)
+        shown = self._desk.show(request.permit_number, str(calls.caller()), calls.method())
         return permits_pb2.GetPermitResponse(permit=wire.permit_message(shown))
 
     def IssuePermit(
@@ -187,7 +187,7 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
     ) -> audit_pb2.ListEntriesResponse:
         size = wire.page_size(request.page_size, MAX_AUDIT_PAGE)
         with self._database.read() as tx:
-            entries = tx.audit.entries(request.after_sequence, size)
+            entries = tx.audit.entries(wire.after_sequence(request.after_sequence), size)
         return audit_pb2.ListEntriesResponse(entries=wire.audit_messages(entries))
 
     def VerifyChain(

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from matcher.wire import template_from
 
 from anju.v1 import (
     adjudication_pb2,
@@ -36,6 +35,7 @@ from identity.types import (
     Residence,
     Verdict,
 )
+from matcher.wire import template_from
 
 DEFAULT_PAGE, MAX_PAGE = 100, 500
 
@@ -100,6 +100,11 @@ def page_sequence(token: str) -> int | None:
     if not (token.isascii() and token.isdigit() and len(token) <= 18):
         raise InvalidRequestError("PAGE_TOKEN_INVALID", "page_token is not one of ours")
     return int(token)
+
+
+def after_sequence(wanted: int) -> int:
+    """A uint64 of the contract as a sequence number of the database, which counts to 2^63 - 1."""
+    return min(wanted, 2**63 - 1)
 
 
 def _details(message: common_pb2.PersonalDetails) -> PersonalDetails:

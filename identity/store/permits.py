@@ -65,6 +65,15 @@ class Permits:
             update(permits).where(permits.c.permit_number == permit_number).values(state=state)
         )
 
+    def status_of(self, permit_number: str) -> tuple[int, int, PermitState]:
+        """(status list, index, state), as the register has it, for a permit that exists."""
+        row = self._connection.execute(
+            select(permits.c.status_list, permits.c.status_index, permits.c.state).where(
+                permits.c.permit_number == permit_number
+            )
+        ).one()
+        return row.status_list, row.status_index, PermitState(row.state)
+
     def statuses(self) -> Iterator[tuple[int, int, PermitState]]:
         """(status list, index, state) of every permit ever issued: rebuilds the published lists."""
         for row in self._connection.execute(

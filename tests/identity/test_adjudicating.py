@@ -14,7 +14,7 @@ from identity.errors import (
     StateError,
 )
 from identity.types import ApplicationState, Case, CaseState, Verdict
-from tests.identity.kit import ANNA, BO, CHEN, DAI, START, World, decision, once
+from tests.identity.kit import ANNA, BO, CHEN, DAI, START, TERMINAL, World, decision, once
 
 DIFFERENT, SAME, REJECT = Verdict.DIFFERENT_PERSON, Verdict.SAME_PERSON, Verdict.REJECT
 
@@ -322,8 +322,6 @@ def test_while_people_decide_no_permit_is_issued_to_anybody_concerned(
 def test_the_permit_an_application_asked_for_is_issued_after_the_decision(
     world: World, case: Case
 ) -> None:
-    from tests.identity.kit import TERMINAL
-
     assert world.reception.application(case.application_id, TERMINAL).permit is None
     world.decide(case, ANNA, DIFFERENT)
     assert world.reception.application(case.application_id, TERMINAL).permit is not None

@@ -213,7 +213,10 @@ def test_a_permit_that_has_expired_is_issued_anew(world: World) -> None:
     assert again is not None
     assert again.permit.permit_number != first.permit.permit_number
     assert again.state is PermitState.VALID
-    assert world.desk.show(first.permit.permit_number).state is PermitState.EXPIRED
+    assert (
+        world.desk.show(first.permit.permit_number, "operator:anna", "test").state
+        is PermitState.EXPIRED
+    )
 
 
 def test_a_suspended_permit_is_not_replaced_by_coming_back(world: World) -> None:
