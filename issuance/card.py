@@ -73,7 +73,7 @@ def draw_card(
 
 
 def _read_back(sides: list[Page], images: list[Image.Image], text: str) -> None:
-    """Raise `CardError` unless the symbol reads from every side that has one."""
+    """Raise `CardError` unless the symbol reads at the first try from every side that has one."""
     for page, image in zip(sides, images, strict=True):
         if any(isinstance(mark, Code) for mark in page.marks) and qr.read_image(image) != [text]:
             raise CardError("the card does not read back; it is not released")

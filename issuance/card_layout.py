@@ -1,9 +1,9 @@
 """Where everything stands on a permit card: ID-1 (ISO/IEC 7810), 85.60 x 53.98 mm, two sides.
 
 The card shows what the symbol holds and nothing else: the layout is made from the permit that was
-read out of the symbol's own text. The symbol is 30 mm wide where its modules are then at least
-`MIN_MODULE_MM` (3.5 pixels at 300 dpi, measured on degraded prints); a denser one moves to the back
-and gets 44 mm.
+read out of the symbol's own text. The symbol is 31 mm wide, quiet zone included, if its modules are
+then at least `MIN_MODULE_MM` (3.5 pixels at 300 dpi, measured on degraded prints); a denser one
+moves to the back and gets 38 mm.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PAPER = Color(250, 252, 251)
 
 _MARGIN: Final = 4.6
 _HEADER: Final = 11.2
-_FRONT_SYMBOL: Final = 30.0
+_FRONT_SYMBOL: Final = 31.0
 _BACK_SYMBOL: Final = 38.0
 _GENDERS: Final = {Gender.MALE: "男", Gender.FEMALE: "女", Gender.OTHER: "其他"}
 
@@ -80,7 +80,7 @@ def pages(permit: Permit, symbol: Symbol, rules: Profile, kid: str, *, replace: 
     front = [*_ground(), *_header(texts), *fields]
     back = [*_ground(), *_back_head(texts, kid)]
     if fits_front:
-        front += _code(symbol, WIDTH - _MARGIN - _FRONT_SYMBOL - 0.6, 13.6, _FRONT_SYMBOL)
+        front += _code(symbol, WIDTH - _MARGIN - _FRONT_SYMBOL - 0.6, 12.95, _FRONT_SYMBOL)
         back += _notes(_MARGIN, WIDTH - 2 * _MARGIN, "正面")
     else:
         x = WIDTH - _MARGIN - _BACK_SYMBOL - 0.6

@@ -17,8 +17,8 @@ from typing import Annotated, Final, TypeVar
 
 import typer
 from PIL import Image
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from issuance import memory, qr
@@ -249,11 +249,11 @@ def _print(verdict: Verdict) -> None:
         console.print(Text("REFUSED 不予采信", style="bold red"), Text(where))
     console.print(Text(verdict.message_zh))
     console.print(Text(verdict.message_en))
-    table = Table.grid(padding=(0, 2))
+    # Not a table: in a narrow window that would cut an address short.
+    column = max((cell_len(LABELS[name]) for name in verdict.shown), default=0)
     for name, text in verdict.shown.items():
-        table.add_row(LABELS[name], Text(text))
-    if verdict.shown:
-        console.print(table)
+        label = LABELS[name]
+        console.print(Text(f"{label}{' ' * (column + 2 - cell_len(label))}{text}"))
     if verdict.trust is not None:
         age = verdict.trust
         style = "" if age.freshness is Freshness.FRESH else "yellow"

@@ -84,6 +84,7 @@ class Issuer:
         secret = keys.secret("numbering")
         self._numbers = Permutation(secret, b"permit number", permit_number.CAPACITY)
         self._secret = secret
+        self._permutations: dict[int, Permutation] = {}
         self._lists: dict[int, tuple[frozenset[tuple[int, PermitStatus]], dict[str, Any]]] = {}
         self._publish_lock = threading.Lock()
 
@@ -210,13 +211,14 @@ class Issuer:
         return self._set_status(ref, PermitStatus.VALID)
 
     def status(self, ref: StatusRef) -> PermitStatus:
-        return self._journal.statuses.get(ref, PermitStatus.VALID)
+        return self._journal.status(ref)
 
     def reconcile(self, permits: Iterable[tuple[int, int, PermitStatus]]) -> Reconciliation:
         """Make the register's permits the truth: (list number, index, status) of every one.
 
         Statuses are set to exactly these, and serials that the register has seen are never given
-        out again even if the journal was lost, since an index tells its serial. Publish afterwards.
+        out again even if the journal was lost, since an index tells its serial. With the journal
+        intact the permits that are VALID may be left out. Publish afterwards.
         """
         statuses: dict[StatusRef, PermitStatus] = {}
         count, next_serial = 0, 0
@@ -237,10 +239,12 @@ class Issuer:
     def publish_trust(self) -> Publication:
         """Sign and write the trust bundle with all statuses of this moment."""
         with self._publish_lock:
+            # A retired key stays for as long as a permit that it signed can be valid.
+            oldest = self._clock() - timedelta(days=profile.MAX_VALIDITY_DAYS)
             known = [
                 info
                 for info in self._keys.infos()
-                if info.use in (KeyUse.PERMIT, KeyUse.STATUS_LIST)
+                if info.use in (KeyUse.PERMIT, KeyUse.STATUS_LIST) and info.not_after > oldest
             ]
             return self._publisher.publish(known, self._rules, self._status_lists())
 
@@ -298,7 +302,10 @@ class Issuer:
         return self._journal.set_status(ref, status, self._clock())
 
     def _index_permutation(self, list_number: int) -> Permutation:
-        return Permutation(self._secret, b"list %d" % list_number, self._entries)
+        if list_number not in self._permutations:
+            label = b"list %d" % list_number
+            self._permutations[list_number] = Permutation(self._secret, label, self._entries)
+        return self._permutations[list_number]
 
     def _status_ref(self, serial: int) -> StatusRef:
         list_number = serial // self._entries + 1

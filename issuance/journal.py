@@ -97,6 +97,10 @@ class Journal:
         with self._lock:
             return MappingProxyType(dict(self._state.statuses))
 
+    def status(self, ref: StatusRef) -> PermitStatus:
+        with self._lock:
+            return self._state.statuses.get(ref, PermitStatus.VALID)
+
     @property
     def unfinished(self) -> tuple[Reservation, ...]:
         """Reservations not known to have been signed, oldest first."""

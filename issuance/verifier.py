@@ -178,7 +178,12 @@ def _texts(permit: Permit, trust: TrustStore) -> dict[str, str]:
         "valid_from": _day(permit.not_before, trust),
         "valid_until": _last_day(permit, trust),
     }
-    return {name: text for name, text in texts.items() if text}
+    # Control characters could forge lines on a terminal; the issuer refuses them, and so do we.
+    return {
+        name: "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+        for name, text in texts.items()
+        if text
+    }
 
 
 def _day(instant: datetime, trust: TrustStore) -> str:

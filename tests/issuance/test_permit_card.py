@@ -5,9 +5,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pypdfium2
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from issuance import card_fonts, codec, drawing, envelope, permit_number, qr, signing
 from issuance.card import CardFormat, draw_card
@@ -108,7 +109,7 @@ def test_longest_address_of_the_default_profile_fits() -> None:
 
 def test_default_permit_leaves_modules_large_enough() -> None:
     symbol = qr.symbol(qr_text(residence_address=LONG_RESIDENCE))
-    assert 30.0 / (symbol.size + 8) >= MIN_MODULE_MM
+    assert 31.0 / (symbol.size + 8) >= MIN_MODULE_MM
 
 
 def test_character_without_glyph_is_an_error_or_a_visible_mark() -> None:
@@ -167,3 +168,19 @@ def test_card_that_does_not_read_back_is_not_released(monkeypatch: pytest.Monkey
     for format_ in CardFormat:
         with pytest.raises(CardError, match="read back"):
             draw_card(qr_text(), RULES, format=format_, dpi=300)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_front_reads_after_a_bad_print_and_a_bad_camera(seed: int) -> None:
+    """Tilted, blurred, unevenly lit, noisy and compressed, at 300 dpi and with a long address."""
+    text = qr_text(residence_address=LONG_RESIDENCE)
+    front = Image.open(io.BytesIO(draw_card(text, RULES, dpi=300))).crop((0, 0, 1011, 638))
+    random = np.random.default_rng(seed)
+    tilted = front.convert("L").rotate(
+        random.uniform(-5, 5), Image.Resampling.BICUBIC, expand=True, fillcolor=255
+    )
+    light = np.asarray(tilted.filter(ImageFilter.GaussianBlur(0.7)), dtype=np.float64)
+    light = light * np.linspace(0.6, 1.0, light.shape[1]) + random.normal(0, 12, light.shape)
+    photo = io.BytesIO()
+    Image.fromarray(light.clip(0, 255).astype(np.uint8)).save(photo, "JPEG", quality=50)
+    assert qr.read_picture(photo.getvalue()) == [text]

@@ -157,6 +157,27 @@ def test_permit_outlives_the_key_that_signed_it(issuer: Issuer, clock: Clock) ->
     assert verify(issued.qr_text, trust, clock()).valid
 
 
+def test_retired_key_is_published_for_as_long_as_its_permits_can_live(
+    issuer: Issuer, clock: Clock
+) -> None:
+    first = issuer.issue(HOLDER).kid
+    for _ in range(14):
+        clock.advance(days=28)
+        issuer.ensure_keys()
+        trust = TrustStore.load(issuer.publish_trust().bundle)
+        last_end = trust.keys[first].info.not_after if first in trust.keys else None
+    assert last_end is not None
+    assert clock() < last_end + timedelta(days=365)
+    clock.advance(days=10)
+    assert first not in TrustStore.load(issuer.publish_trust().bundle).keys
+
+
+def test_control_characters_are_not_shown() -> None:
+    claims = generate.changed(generate.claims(CITY), 169, 4, to="张\x1b[2J示例\nVALID")
+    verdict = verify(generate.text(generate.cose(CITY, claims)), TRUST, NOW)
+    assert verdict.shown["full_name"] == "张\ufffd[2J示例\ufffdVALID"
+
+
 def test_backdated_permit_of_a_stolen_key_is_refused(issuer: Issuer, clock: Clock) -> None:
     issued = issuer.issue(HOLDER)
     clock.advance(days=3)

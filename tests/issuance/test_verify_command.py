@@ -14,7 +14,7 @@ from issuance.card import draw_card
 from issuance.cli import app
 from issuance.issuer import Issuer
 from issuance.types import IssuedPermit
-from tests.issuance.kit import HOLDER, RULES, START, Clock
+from tests.issuance.kit import HOLDER, RULES, START, Clock, holder
 
 NOW = ["--now", (START + timedelta(hours=1)).isoformat()]
 
@@ -66,6 +66,18 @@ def test_card_picture_is_valid(counter: Counter, issued: IssuedPermit) -> None:
     assert "VALID 有效" in out
     assert "张示例" in out
     assert "和平路" not in out
+
+
+def test_long_address_is_shown_whole_in_a_narrow_window(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    address = "示例市虚构区样例街道办事处和谐社区居民委员会幸福路" * 4
+    permit = counter.issuer.issue(holder(residence_address=address))
+    counter.issuer.publish_trust()
+    path = counter.file("permit.txt", permit.qr_text.encode())
+    _, out, _ = counter.run(path, "--purpose", "housing")
+    assert address in out.replace("\n", "")
 
 
 def test_jpeg_and_text_and_stdin_are_read_too(counter: Counter, issued: IssuedPermit) -> None:
