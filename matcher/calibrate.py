@@ -3,7 +3,9 @@
 Each DIR holds ``<set>/<finger>_<impression>.iso``. All mated and all cross-finger pairs within a
 set are compared; the logistic model is fitted to both with equal weight, the quantiles and the
 tail of the non-mated evidence are taken out of fold (each set is scored by a model fitted to the
-others), so that the file does not flatter itself. Only figures about populations are written.
+others), so that the file does not flatter itself. Comparisons with templates that are no fingers
+(random minutiae, rows, grids) join the fit as non-mated, so that nobody gains by presenting one.
+Only figures about populations are written.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import argparse
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,18 +28,24 @@ from matcher.descriptor import shipped_model
 from matcher.errors import MatcherError
 from matcher.index import TemplateStore
 from matcher.kernels import FEATURES
+from matcher.types import Template
 
 RIDGE = 1e-3
 TAIL_SHARE = 3e-3
 """The tail is fitted to the strongest non-mated comparisons, this share of them."""
 KNOTS = 64
+NO_FINGERS = 60
+
+Summaries = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+"""(pairs, len(SUMMARY)) of mated, non-mated and no-finger comparisons of one set."""
 
 
 def measured_sets(
     directory: Path,
-) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.float64]]]:
-    """Name and summaries of the mated and the non-mated pairs of each set, within the set."""
+) -> Iterator[tuple[str, *Summaries]]:
+    """Name and summaries of each set's mated, non-mated and no-finger pairs."""
     model = shipped_model()
+    fakes = [pack(template, model) for template in no_fingers(1, NO_FINGERS)]
     for folder in sorted({path.parent for path in directory.glob("**/*.iso")}):
         fingers: list[str] = []
         packed: list[PackedTemplate] = []
@@ -57,7 +65,34 @@ def measured_sets(
             same = np.array([fingers[other] == fingers[row] for other in others], dtype=np.bool_)
             mated.append(summary(features[same]))
             non_mated.append(summary(features[~same]))
-        yield folder.name, np.concatenate(mated), np.concatenate(non_mated)
+        some = np.arange(0, len(packed), 4)
+        fake = [summary(measure_rows(template, store, some)) for template in fakes]
+        yield folder.name, np.concatenate(mated), np.concatenate(non_mated), np.concatenate(fake)
+
+
+def no_fingers(seed: int, count: int) -> Iterator[Template]:
+    """Templates no finger could have: random, aligned or gridded minutiae of any density."""
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        if number % 3 == 0:
+            pitch = rng.uniform(11.0, 28.0, 2)
+            x, y = (g.ravel() for g in np.meshgrid(*(np.arange(20.0, 300.0, p) for p in pitch)))
+            x, y = x + rng.normal(0, 1.5, x.shape), y + rng.normal(0, 1.5, x.shape)
+        else:
+            x, y = rng.uniform((20.0, 20.0), (290.0, 350.0), (int(rng.integers(15, 250)), 2)).T
+        angle = rng.uniform(0.0, math.tau, x.shape)
+        if number % 2 == 0:  # one direction everywhere, give or take
+            angle = angle[0] + rng.normal(0.0, 0.15, x.shape)
+            angle += math.pi * (rng.random(x.shape) < rng.choice([0.0, 0.5]))
+        yield Template(
+            x=x.astype(np.float32),
+            y=y.astype(np.float32),
+            angle=np.mod(angle, math.tau).astype(np.float32),
+            kind=np.full(x.shape, rng.integers(1, 3), dtype=np.uint8),
+            quality=np.full(x.shape, 60, dtype=np.uint8),
+            width=310,
+            height=370,
+        )
 
 
 def measure_rows(
@@ -105,6 +140,14 @@ def fit_logistic(
     return weights, float(solution[0] - weights @ centre)
 
 
+def fitted(sets: Sequence[Summaries]) -> tuple[NDArray[np.float64], float]:
+    """:func:`fit_logistic` on several sets, what is no finger counting as non-mated."""
+    return fit_logistic(
+        np.concatenate([mated for mated, _, _ in sets]),
+        np.concatenate([part for _, non_mated, fake in sets for part in (non_mated, fake)]),
+    )
+
+
 def null_distribution(
     evidence: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
@@ -125,31 +168,25 @@ def main() -> None:
     parser.add_argument("directories", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    sets: dict[str, list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = {}
+    sets: dict[str, list[Summaries]] = {}
     for directory in arguments.directories:
-        for name, mated, non_mated in measured_sets(directory):
+        for name, mated, non_mated, fake in measured_sets(directory):
             print(f"{directory.name}/{name}: {len(mated)} mated, {len(non_mated)} non-mated")
-            sets.setdefault(name, []).append((mated, non_mated))
+            sets.setdefault(name, []).append((mated, non_mated, fake))
     everything = list(itertools.chain.from_iterable(sets.values()))
-    weights, bias = fit_logistic(
-        np.concatenate([mated for mated, _ in everything]),
-        np.concatenate([non_mated for _, non_mated in everything]),
-    )
+    weights, bias = fitted(everything)
     held_out = []
     for name, own in sets.items():
-        others = [pair for other, pairs in sets.items() if other != name for pair in pairs]
-        fold_weights, fold_bias = fit_logistic(
-            np.concatenate([mated for mated, _ in others or own]),
-            np.concatenate([non_mated for _, non_mated in others or own]),
-        )
-        held_out += [non_mated @ fold_weights + fold_bias for _, non_mated in own]
+        others = [entry for other, entries in sets.items() if other != name for entry in entries]
+        fold_weights, fold_bias = fitted(others or own)
+        held_out += [non_mated @ fold_weights + fold_bias for _, non_mated, _ in own]
     knots, similarities, slope = null_distribution(np.concatenate(held_out))
     content = {
         "version": CALIBRATION_VERSION,
         "made_by": "python -m matcher.calibrate "
         + " ".join(directory.name for directory in arguments.directories),
-        "mated": sum(len(mated) for mated, _ in everything),
-        "non_mated": sum(len(non_mated) for _, non_mated in everything),
+        "mated": sum(len(mated) for mated, _, _ in everything),
+        "non_mated": sum(len(non_mated) for _, non_mated, _ in everything),
         "summary": list(SUMMARY),
         "weights": [float(f"{weight:.9g}") for weight in weights],
         "bias": float(f"{bias:.9g}"),

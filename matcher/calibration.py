@@ -32,34 +32,29 @@ from numpy.typing import NDArray
 from matcher.kernels import FEATURES
 
 CALIBRATION_VERSION = "calibration-1"
-EVIDENCE_FLOOR = -2.0
-"""Nats. About one genuine single-finger comparison in ten fails on poor captures: ln 0.1 = -2.3."""
+EVIDENCE_FLOOR = -1.0
+"""Nats. Floors from -3 to 0 decide pairs of real fingers alike (RESULTS.md); lower ones let a few
+failed captures outweigh a certain finger: with nine of ten failed, 8.0 becomes 5.0 at -2."""
 _GRID_NATS = 0.05
 _GRID_TOP = 80.0
 _LN10 = math.log(10.0)
 
 _COLUMN = {name: column for column, name in enumerate(FEATURES)}
 SUMMARY = (
-    "total",
-    "pairs",
     "evidence",
+    "evidence_log",
+    "supported_log",
     "likeness",
     "residual_px",
     "residual_angle",
     "same_kind",
-    "overlap_root",
     "rotation",
-    "votes",
-    "unpaired_probe",
-    "unpaired_reference",
-    "mate_weight",
+    "overlap_root",
     "paired_share",
-    "pairs_root",
-    "minutiae",
-    "evidence_log",
+    "paired_share_other",
+    "support",
     "votes_share",
     "weight_share",
-    "same_kind_pairs",
 )
 """What the logistic model sees, in order; see :func:`summary`."""
 
@@ -71,31 +66,25 @@ def summary(features: NDArray[np.float64]) -> NDArray[np.float64]:
         values: NDArray[np.float64] = features[:, _COLUMN[name]]
         return values
 
-    pairs, votes, weight = column("pairs"), column("votes"), column("mate_weight")
-    overlap = np.minimum(column("overlap_probe"), column("overlap_reference"))
-    minutiae = np.minimum(column("minutiae_probe"), column("minutiae_reference"))
+    pairs = column("pairs")
+    overlaps = column("overlap_probe"), column("overlap_reference")
+    minutiae = np.maximum(np.minimum(column("minutiae_probe"), column("minutiae_reference")), 1.0)
     return np.stack(
         (
-            column("total"),
-            pairs,
             column("evidence"),
+            np.log1p(column("evidence")),
+            np.log1p(column("supported_evidence")),
             column("likeness"),
             column("residual_px"),
             column("residual_angle"),
             column("same_kind"),
-            np.sqrt(overlap),
             column("rotation"),
-            votes,
-            column("unpaired_probe"),
-            column("unpaired_reference"),
-            weight,
-            pairs / np.maximum(overlap, 3.0),
-            np.sqrt(pairs),
-            minutiae,
-            np.log1p(column("evidence")),
-            votes / np.maximum(minutiae, 1.0),
-            weight / np.maximum(minutiae, 1.0),
-            pairs * column("same_kind"),
+            np.sqrt(np.minimum(*overlaps)),
+            pairs / np.maximum(np.minimum(*overlaps), 3.0),
+            pairs / np.maximum(np.maximum(*overlaps), 3.0),
+            column("support"),
+            column("votes") / minutiae,
+            column("mate_weight") / minutiae,
         ),
         axis=1,
     )

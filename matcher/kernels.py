@@ -28,7 +28,14 @@ Bazen and Gerez 2003.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[Any]
+"""Of float32 or float64; the docstrings say which shape."""
+IndexArray = NDArray[np.int64]
 
 RING_RADII_PX = (14.0, 30.0, 50.0, 74.0, 104.0)
 RING_SIGMAS_PX = (7.0, 9.0, 11.0, 13.0, 16.0)
@@ -43,6 +50,15 @@ HULL_SOFTNESS_PX = 6.0
 
 MAX_CANDIDATES = 3
 """Reference minutiae kept per probe minutia when motions are proposed."""
+
+
+VOTE_CUT = 4.0
+PAIR_CUT = 16.0
+"""Squared deviations, in standard deviations, beyond which pairs neither agree nor are paired."""
+BETTER = 1e-4
+"""Nats by which a later motion must beat an earlier one: several often lead to the same pairing."""
+VOTE_UNITS = 1 << 20
+"""A whole vote of a probe minutia in the search."""
 
 
 class Parameters(NamedTuple):
@@ -62,6 +78,8 @@ class Parameters(NamedTuple):
             ``bias - weight / 2 * squared deviation + weight * descriptor evidence``.
         unpaired_cost: what an unpaired minutia inside the overlap takes off when motions compete.
         overlap_px: softness of the overlap's border.
+        support_px, support_prior: reach of the neighbourhood in which a pair finds support, and the
+            weight of unpaired minutiae assumed there beforehand.
         motions: how many of the proposed motions are refined.
         rounds: pairings after the first.
     """
@@ -83,6 +101,8 @@ class Parameters(NamedTuple):
     descriptor_weight: float = 0.35
     unpaired_cost: float = 0.25
     overlap_px: float = 8.0
+    support_px: float = 45.0
+    support_prior: float = 1.0
     motions: int = 3
     rounds: int = 4
 
@@ -106,6 +126,9 @@ FEATURES = (
     "minutiae_reference",
     "spread_px",
     "distortion_px",
+    "support",
+    "supported_evidence",
+    "chance_pairs",
 )
 """What a comparison measures, in the order of the features array.
 
@@ -115,5 +138,496 @@ squares after distortion; same_kind: fraction of pairs of one kind; overlap_*: m
 common area; rotation: radians, unsigned; votes: agreement on the proposed motion; unpaired_*: those
 of the overlap without a mate; mate_weight: summed over pairs; minutiae_*: of the whole template;
 spread_px: root mean square distance of pairs from their centre; distortion_px: root mean square of
-the field at the pairs.
+the field at the pairs; support: mean over pairs of the paired share of their neighbours inside the
+overlap; supported_evidence: evidence weighted by that share; chance_pairs: how many pairs two
+unrelated templates of these densities would show in this overlap.
 """
+
+
+# --- from minutiae to descriptors ---
+
+
+def wrapped(angle: FloatArray) -> FloatArray:
+    """The same angles within [-pi, pi)."""
+    return angle - 2.0 * math.pi * np.floor(angle / (2.0 * math.pi) + 0.5)
+
+
+def convex_hull(x: FloatArray, y: FloatArray) -> IndexArray:
+    """Rows of the corners of the convex hull, counter-clockwise from the leftmost (lowest) point.
+
+    Points on an edge are no corners. Andrew's monotone chain (1979).
+
+    Args:
+        x, y: (M,) float32, at least one point.
+    """
+    order = np.lexsort((y, x))
+
+    def turn(a: int, b: int, c: int) -> float:
+        return float((x[b] - x[a]) * (y[c] - y[a]) - (y[b] - y[a]) * (x[c] - x[a]))
+
+    def chain(rows: list[int]) -> list[int]:
+        corners: list[int] = []
+        for row in rows:
+            while len(corners) >= 2 and turn(corners[-2], corners[-1], row) <= 0.0:
+                corners.pop()
+            corners.append(row)
+        return corners[:-1]
+
+    forth = [int(row) for row in order]
+    hull = chain(forth) + chain(forth[::-1])
+    return np.asarray(hull or forth[:1], dtype=np.int64)
+
+
+def hull_area(x: FloatArray, y: FloatArray, hull: IndexArray) -> float:
+    """Area inside a convex hull, px^2."""
+    hx, hy = x[hull].astype(np.float64), y[hull].astype(np.float64)
+    return float(0.5 * np.sum(hx * np.roll(hy, -1) - np.roll(hx, -1) * hy))
+
+
+def outside(px: FloatArray, py: FloatArray, hx: FloatArray, hy: FloatArray) -> FloatArray:
+    """How far points lie outside a convex polygon, negative inside; px.
+
+    The largest signed distance to an edge's line, so slightly short of the distance to a corner.
+
+    Args:
+        px, py: (N,) points.
+        hx, hy: (H,) corners, counter-clockwise.
+    """
+    ex, ey = np.roll(hx, -1) - hx, np.roll(hy, -1) - hy
+    length = np.hypot(ex, ey)
+    edges = length >= 1e-6
+    if not edges.any():
+        from_point: FloatArray = np.hypot(px - hx[0], py - hy[0])
+        return from_point
+    across = ey[edges] * (px[:, None] - hx[edges]) - ex[edges] * (py[:, None] - hy[edges])
+    distance: FloatArray = (across / length[edges]).max(axis=1)
+    return distance
+
+
+def neighbourhoods(x: FloatArray, y: FloatArray, angle: FloatArray) -> FloatArray:
+    """What lies around each minutia, seen from its place and direction.
+
+    Each neighbour adds a blurred spot to a polar grid of rings and sectors with one layer for each
+    relative direction; a second, plain grid says which cells lie where minutiae could be seen.
+
+    Args:
+        x, y: (M,) float32, pixels, y up.
+        angle: (M,) float32, radians.
+
+    Returns:
+        (M, RINGS * SECTORS * (DIRECTIONS + 1)) float32, not negative.
+    """
+    radii, sigmas = np.asarray(RING_RADII_PX), np.asarray(RING_SIGMAS_PX)
+    xf, yf, af = (np.asarray(values, dtype=np.float64) for values in (x, y, angle))
+    dx, dy = xf[None, :] - xf[:, None], yf[None, :] - yf[:, None]
+    distance = np.hypot(dx, dy)
+    near = (distance >= 1e-3) & (distance <= radii[-1] + 2.5 * sigmas[-1])
+    sectors = 2.0 * math.pi * np.arange(SECTORS) / SECTORS
+    directions = 2.0 * math.pi * np.arange(DIRECTIONS) / DIRECTIONS
+
+    def bell(z: FloatArray) -> FloatArray:
+        spot: FloatArray = np.exp(-0.5 * z * z)
+        return spot
+
+    ring = bell((distance[:, :, None] - radii) / sigmas)
+    bearing = np.arctan2(dy, dx) - af[:, None]
+    sector = bell(wrapped(bearing[:, :, None] - sectors) / SECTOR_SIGMA)
+    turn = af[None, :] - af[:, None]
+    direction = bell(wrapped(turn[:, :, None] - directions) / DIRECTION_SIGMA)
+    ring = np.where(near[:, :, None] & (ring >= 0.02), ring, 0.0)
+    cell = ring[:, :, :, None] * sector[:, :, None, :]
+    cell = np.where(cell >= 0.02, cell, 0.0)
+    density = np.einsum("ijpq,ijd->ipqd", cell, direction)
+    hull = convex_hull(x, y)
+    at = af[:, None, None] + sectors
+    cx = xf[:, None, None] + radii[:, None] * np.cos(at)
+    cy = yf[:, None, None] + radii[:, None] * np.sin(at)
+    d = outside(cx.ravel(), cy.ravel(), xf[hull], yf[hull]).reshape(cx.shape)
+    seen = 1.0 / (1.0 + np.exp((d - HULL_MARGIN_PX) / HULL_SOFTNESS_PX))
+    m = x.shape[0]
+    return np.concatenate((density.reshape(m, -1), seen.reshape(m, -1)), axis=1).astype(np.float32)
+
+
+def describe(
+    neighbours: FloatArray,
+    w1: FloatArray,
+    b1: FloatArray,
+    w2: FloatArray,
+    b2: FloatArray,
+    quantum: float,
+) -> NDArray[np.int8]:
+    """Two layers with a rectifier between, scaled to length ``quantum`` and rounded.
+
+    Args:
+        neighbours: (M, F) float32.
+        w1, b1, w2, b2: (F, H), (H,), (H, D), (D,) float32.
+
+    Returns:
+        (M, D) int8 within [-127, 127].
+    """
+    hidden = np.maximum(neighbours @ w1 + b1, 0.0)
+    vector = hidden @ w2 + b2
+    length = np.maximum(np.linalg.norm(vector, axis=1, keepdims=True), 1e-12)
+    rounded: NDArray[np.int8] = np.clip(np.rint(vector * (quantum / length)), -127, 127).astype(
+        np.int8
+    )
+    return rounded
+
+
+# --- the comparison ---
+
+
+class Minutiae(NamedTuple):
+    """One side of a comparison: M minutiae with D-d descriptors and an H-cornered hull."""
+
+    x: FloatArray
+    y: FloatArray
+    angle: FloatArray
+    kind: NDArray[np.uint8]
+    descriptors: NDArray[np.int8]
+    hull: IndexArray
+
+
+class Outcome(NamedTuple):
+    """A comparison: (len(FEATURES),) features, (M,) mates or -1, rotation and shift."""
+
+    features: FloatArray
+    mates: IndexArray
+    motion: tuple[float, float, float]
+
+
+def mate_weights(
+    probe: NDArray[np.int8], reference: NDArray[np.int8], scale: float, no_mate: float
+) -> tuple[FloatArray, FloatArray]:
+    """How alike minutiae are, and how likely mates, given all rivals in row and column.
+
+    The weight is the geometric mean of two softmax probabilities, each with the alternative that
+    there is no mate.
+
+    Args:
+        probe, reference: (M, D), (N, D) int8.
+        scale: nats of a unit of the inner product.
+        no_mate: log weight of having no mate.
+
+    Returns:
+        (M, N) float32 evidence in nats up to a constant, and (M, N) float32 weights in [0, 1].
+    """
+    alike = (probe.astype(np.int64) @ reference.astype(np.int64).T).astype(np.float32)
+    alike *= np.float32(scale)
+    e = np.exp(alike.astype(np.float64))
+    rows = 1.0 / np.sqrt(math.exp(no_mate) + e.sum(axis=1, keepdims=True))
+    columns = 1.0 / np.sqrt(math.exp(no_mate) + e.sum(axis=0, keepdims=True))
+    return alike, (e * rows * columns).astype(np.float32)
+
+
+def candidate_pairs(weight: FloatArray) -> tuple[IndexArray, IndexArray]:
+    """The best :data:`MAX_CANDIDATES` reference minutiae of each probe minutia, row by row.
+
+    Equal weights rank by lower reference row.
+    """
+    keep = min(MAX_CANDIDATES, weight.shape[1])
+    best = np.argsort(-weight, axis=1, kind="stable")[:, :keep]
+    return np.repeat(np.arange(weight.shape[0]), keep), best.ravel()
+
+
+def agreement(
+    probe: Minutiae,
+    reference: Minutiae,
+    ci: IndexArray,
+    cj: IndexArray,
+    turn: FloatArray,
+    proposal: int,
+    P: Parameters,
+) -> FloatArray:
+    """How well each candidate pair agrees with the motion one of them proposes, (C,) in [0, 1]."""
+    rotation = turn[proposal]
+    co, si = math.cos(rotation), math.sin(rotation)
+    dx, dy = probe.x[ci] - probe.x[ci[proposal]], probe.y[ci] - probe.y[ci[proposal]]
+    ex = reference.x[cj] - reference.x[cj[proposal]] - (co * dx - si * dy)
+    ey = reference.y[cj] - reference.y[cj[proposal]] - (si * dx + co * dy)
+    slack = P.vote_px**2 + P.vote_slope**2 * (dx * dx + dy * dy)
+    v = (ex * ex + ey * ey) / slack + (wrapped(turn - rotation) / P.vote_angle) ** 2
+    return np.where(v < VOTE_CUT, np.exp(-0.7 * v), 0.0)
+
+
+def propose_motions(
+    probe: Minutiae,
+    reference: Minutiae,
+    ci: IndexArray,
+    cj: IndexArray,
+    weight: FloatArray,
+    turn: FloatArray,
+    P: Parameters,
+) -> list[tuple[float, int]]:
+    """The ``P.motions`` best supported motions as (votes, candidate that proposes it), best first.
+
+    Each probe minutia gives its best agreeing candidate's weight. Equal votes keep the order of
+    the proposals, which is by falling weight, then candidate number.
+    """
+    proposals = []
+    for c in np.argsort(-weight, kind="stable")[: P.proposals]:
+        if abs(turn[c]) > P.max_rotation:
+            continue
+        voice = weight * agreement(probe, reference, ci, cj, turn, int(c), P)
+        votes = np.zeros(probe.x.shape[0])
+        np.maximum.at(votes, ci, voice)
+        proposals.append((float(votes.sum()), int(c)))
+    proposals = [proposal for proposal in proposals if proposal[0] > 0.0]
+    return sorted(proposals, key=lambda proposal: -proposal[0])[: P.motions]
+
+
+def fit_motion(
+    probe: Minutiae,
+    reference: Minutiae,
+    i: IndexArray,
+    j: IndexArray,
+    weight: FloatArray,
+    turn: FloatArray,
+    lever: float,
+) -> tuple[float, float, float]:
+    """Rotation and shift that lay the probe's minutiae on their mates, weighted least squares.
+
+    A pair's directions count like a second point ``sqrt(lever)`` px away. Closed form of Umeyama
+    1991 in two dimensions without scale.
+    """
+    w = weight / weight.sum()
+    ax, ay = probe.x[i] - w @ probe.x[i], probe.y[i] - w @ probe.y[i]
+    bx, by = reference.x[j] - w @ reference.x[j], reference.y[j] - w @ reference.y[j]
+    dot = float(w @ (ax * bx + ay * by + lever * np.cos(turn)))
+    cross = float(w @ (ax * by - ay * bx + lever * np.sin(turn)))
+    rotation = math.atan2(cross, dot)
+    co, si = math.cos(rotation), math.sin(rotation)
+    px, py = float(w @ probe.x[i]), float(w @ probe.y[i])
+    tx = float(w @ reference.x[j]) - (co * px - si * py)
+    ty = float(w @ reference.y[j]) - (si * px + co * py)
+    return rotation, tx, ty
+
+
+def pair_up(
+    px: FloatArray,
+    py: FloatArray,
+    pa: FloatArray,
+    reference: Minutiae,
+    alike: FloatArray,
+    sigma: float,
+    P: Parameters,
+) -> tuple[IndexArray, FloatArray]:
+    """Pair moved probe minutiae with reference minutiae, one to one, by falling evidence.
+
+    Equal evidence goes to the lower probe row, then the lower reference row.
+
+    Returns:
+        (M,) reference rows or -1, and (M,) evidence, 0 where unpaired.
+    """
+    d2 = (reference.x[None, :] - px[:, None]) ** 2 + (reference.y[None, :] - py[:, None]) ** 2
+    a = wrapped(reference.angle[None, :] - pa[:, None]) / P.pair_angle
+    v = d2 / sigma**2 + a * a
+    evidence = P.pair_bias - 0.5 * P.geometry_weight * v + P.descriptor_weight * alike
+    rows, columns = np.nonzero((v < PAIR_CUT) & (evidence > 0.0))
+    order = np.argsort(-evidence[rows, columns], kind="stable")
+    mates = np.full(px.shape[0], -1, dtype=np.int64)
+    gained = np.zeros(px.shape[0])
+    taken = np.zeros(reference.x.shape[0], dtype=np.bool_)
+    for i, j in zip(rows[order], columns[order], strict=True):
+        if mates[i] < 0 and not taken[j]:
+            mates[i], taken[j], gained[i] = j, True, evidence[i, j]
+    return mates, gained
+
+
+def compare(probe: Minutiae, reference: Minutiae, scale: float, P: Parameters) -> Outcome:
+    """Compare two templates; see the theory of operation above.
+
+    Args:
+        probe, reference: at least one minutia each; the result is symmetric only if the caller
+            settles which goes first, which :mod:`matcher.compare` does.
+        scale: nats of a unit of the descriptors' inner product.
+    """
+    best = Outcome(np.zeros(len(FEATURES)), np.full(probe.x.shape[0], -1), (0.0, 0.0, 0.0))
+    best.features[FEATURES.index("minutiae_probe")] = probe.x.shape[0]
+    best.features[FEATURES.index("minutiae_reference")] = reference.x.shape[0]
+    alike, weight = mate_weights(probe.descriptors, reference.descriptors, scale, P.no_mate)
+    ci, cj = candidate_pairs(weight)
+    cw = weight[ci, cj]
+    turn = wrapped(reference.angle[cj].astype(np.float64) - probe.angle[ci])
+    highest = -1e30
+    for votes, proposal in propose_motions(probe, reference, ci, cj, cw, turn, P):
+        agreed = agreement(probe, reference, ci, cj, turn, proposal, P)
+        used = agreed > 0.0
+        outcome = refined(
+            probe, reference, alike, weight, (ci[used], cj[used], (cw * agreed)[used]), votes, P
+        )
+        if outcome is not None and outcome.features[0] > highest + BETTER:
+            highest = outcome.features[0]
+            best = outcome
+    return best
+
+
+def refined(
+    probe: Minutiae,
+    reference: Minutiae,
+    alike: FloatArray,
+    weight: FloatArray,
+    pairs: tuple[IndexArray, IndexArray, FloatArray],
+    votes: float,
+    P: Parameters,
+) -> Outcome | None:
+    """Fit, distort and pair in turns from weighted first pairs; ``None`` when nothing pairs."""
+    i, j, w = pairs
+    motion = (0.0, 0.0, 0.0)
+    px = py = fx = fy = np.zeros(0)
+    mates, evidence = np.zeros(0, dtype=np.int64), np.zeros(0)
+    for round_number in range(P.rounds + 1):
+        turn = reference.angle[j].astype(np.float64) - probe.angle[i]
+        motion = fit_motion(probe, reference, i, j, w, turn, P.angle_lever_px2)
+        rotation, tx, ty = motion
+        co, si = math.cos(rotation), math.sin(rotation)
+        px = co * probe.x - si * probe.y + tx
+        py = si * probe.x + co * probe.y + ty
+        fx = fy = np.zeros_like(px)
+        sigma = P.coarse_px
+        if round_number >= 2:
+            sigma = P.fine_px
+            fx, fy = distortion(px, py, reference, i, j, w, P)
+        px, py = px + fx, py + fy
+        pa = probe.angle + rotation
+        mates, evidence = pair_up(px, py, pa, reference, alike, sigma, P)
+        i = np.flatnonzero(mates >= 0)
+        if i.shape[0] == 0:
+            return None
+        j = mates[i]
+        w = 1.0 / (1.0 + np.exp(-evidence[i]))
+    features = measured(probe, reference, alike, weight, mates, evidence, motion, px, py, P)
+    features[FEATURES.index("votes")] = votes
+    features[FEATURES.index("distortion_px")] = math.sqrt(np.mean(fx[i] ** 2 + fy[i] ** 2))
+    return Outcome(features, mates, motion)
+
+
+def distortion(
+    px: FloatArray,
+    py: FloatArray,
+    reference: Minutiae,
+    i: IndexArray,
+    j: IndexArray,
+    w: FloatArray,
+    P: Parameters,
+) -> tuple[FloatArray, FloatArray]:
+    """How far the skin has moved at each moved probe minutia: what the pairs around it miss by.
+
+    A kernel average of the other pairs' residuals, drawn towards zero by ``P.field_prior``; a
+    minutia's own residual has no say in where it is expected.
+    """
+    d2 = (px[i][None, :] - px[:, None]) ** 2 + (py[i][None, :] - py[:, None]) ** 2
+    k = np.exp(-d2 / (2.0 * P.field_px**2)) * w
+    k[np.arange(px.shape[0])[:, None] == i[None, :]] = 0.0
+    total = P.field_prior + k.sum(axis=1)
+    return k @ (reference.x[j] - px[i]) / total, k @ (reference.y[j] - py[i]) / total
+
+
+def measured(
+    probe: Minutiae,
+    reference: Minutiae,
+    alike: FloatArray,
+    weight: FloatArray,
+    mates: IndexArray,
+    evidence: FloatArray,
+    motion: tuple[float, float, float],
+    px: FloatArray,
+    py: FloatArray,
+    P: Parameters,
+) -> FloatArray:
+    """The features of a pairing; ``votes`` and ``distortion_px`` are the caller's."""
+    rotation, tx, ty = motion
+    i = np.flatnonzero(mates >= 0)
+    j = mates[i]
+    count = i.shape[0]
+    qx, qy = reference.x[j].astype(np.float64), reference.y[j].astype(np.float64)
+    residual = (qx - px[i]) ** 2 + (qy - py[i]) ** 2
+    turn = wrapped(reference.angle[j] - probe.angle[i] - rotation)
+    co, si = math.cos(rotation), math.sin(rotation)
+
+    def inside(x: FloatArray, y: FloatArray, of: Minutiae) -> FloatArray:
+        d = outside(x, y, of.x[of.hull], of.y[of.hull])
+        return 1.0 / (1.0 + np.exp(d / P.overlap_px))
+
+    free = np.setdiff1d(np.arange(reference.x.shape[0]), j)
+    bx, by = reference.x[free] - tx, reference.y[free] - ty
+    probe_inside = np.where(mates >= 0, 1.0, inside(px, py, reference))
+    reference_inside = inside(co * bx + si * by, co * by - si * bx, probe)
+    up, ur = float(probe_inside[mates < 0].sum()), float(reference_inside.sum())
+
+    # The paired share around each pair, in both templates.
+    reach = 2.0 * P.support_px**2
+    near_probe = np.exp(-((px - px[i, None]) ** 2 + (py - py[i, None]) ** 2) / reach)
+    near_probe = near_probe * probe_inside
+    near_probe[np.arange(count), i] = 0.0
+    near_free = np.exp(
+        -((reference.x[free] - px[i, None]) ** 2 + (reference.y[free] - py[i, None]) ** 2) / reach
+    )
+    paired = near_probe[:, mates >= 0].sum(axis=1)
+    around = near_probe.sum(axis=1) + paired + near_free @ reference_inside
+    share = 2.0 * paired / (around + 1e-9 + P.support_prior)
+
+    dense_probe = probe.x.shape[0] / max(hull_area(probe.x, probe.y, probe.hull), 1.0)
+    dense_reference = reference.x.shape[0] / max(
+        hull_area(reference.x, reference.y, reference.hull), 1.0
+    )
+    common = min((count + up) / dense_probe, (count + ur) / dense_reference)
+    values = {
+        "total": evidence.sum() - P.unpaired_cost * (up + ur),
+        "pairs": count,
+        "evidence": evidence.sum(),
+        "likeness": alike[i, j].mean(),
+        "residual_px": math.sqrt(residual.mean()),
+        "residual_angle": math.sqrt((turn**2).mean()),
+        "same_kind": np.mean(probe.kind[i] == reference.kind[j]),
+        "overlap_probe": count + up,
+        "overlap_reference": count + ur,
+        "rotation": abs(math.remainder(rotation, math.tau)),
+        "unpaired_probe": up,
+        "unpaired_reference": ur,
+        "mate_weight": weight[i, j].sum(),
+        "minutiae_probe": probe.x.shape[0],
+        "minutiae_reference": reference.x.shape[0],
+        "spread_px": math.sqrt(((qx - qx.mean()) ** 2 + (qy - qy.mean()) ** 2).mean()),
+        "support": share.mean(),
+        "supported_evidence": share @ evidence[i],
+        "chance_pairs": common
+        * dense_probe
+        * dense_reference
+        * (math.pi * 4.0 * P.fine_px**2 * P.pair_angle),
+    }
+    return np.array([float(values.get(name, 0.0)) for name in FEATURES])
+
+
+# --- the search ---
+
+
+def vote(
+    distances: FloatArray, owners: NDArray[np.int32], rows: int, half_scale: float
+) -> NDArray[np.int64]:
+    """Each probe minutia divides one vote among the rows that own its nearest minutiae.
+
+    A share falls off exponentially with squared distance, like the likelihood the descriptors were
+    trained for; only the nearest minutia of a row counts. Shares are whole millionths (2^-20), so
+    a sum does not depend on its order.
+
+    Args:
+        distances: (M, K) float32 squared distances, rising along each row; infinite where absent.
+        owners: (M, K) int32 rows of the index, -1 where absent.
+        rows: how many rows there are.
+        half_scale: nats of a unit of squared distance.
+
+    Returns:
+        (rows,) int64 votes.
+    """
+    votes = np.zeros(rows, dtype=np.int64)
+    for distance, owner in zip(distances, owners, strict=True):
+        present = owner >= 0
+        if not present.any():
+            continue
+        e = np.exp(half_scale * (distance[present].min() - distance[present].astype(np.float64)))
+        total = float(e.sum())
+        best = np.zeros(rows)
+        np.maximum.at(best, owner[present], e)
+        votes += (best / total * VOTE_UNITS).astype(np.int64)
+    return votes

@@ -15,23 +15,25 @@ import numba as nb
 import numpy as np
 
 from matcher.kernels import (
+    BETTER,
     DIRECTION_SIGMA,
     DIRECTIONS,
     HULL_MARGIN_PX,
     HULL_SOFTNESS_PX,
     MAX_CANDIDATES,
+    PAIR_CUT,
     RING_RADII_PX,
     RING_SIGMAS_PX,
     SECTOR_SIGMA,
     SECTORS,
+    VOTE_CUT,
+    VOTE_UNITS,
 )
 
 _RINGS = len(RING_RADII_PX)
 _CELLS = _RINGS * SECTORS
 _DENSITY = _CELLS * DIRECTIONS
 _TWO_PI = 2.0 * math.pi
-_VOTE_CUT = 4.0
-_PAIR_CUT = 16.0
 
 _jit: Any = nb.njit(cache=True, nogil=True, error_model="numpy")
 # Sums may be reordered by the compiler (the order it picks is the same in every call), NaN may not.
@@ -90,6 +92,15 @@ def _outside(px, py, hx, hy):  # type: ignore[no-untyped-def]
     if distance == -1e9:
         distance = math.sqrt((px - hx[0]) ** 2 + (py - hy[0]) ** 2)
     return distance
+
+
+@_jit
+def _area(x, y, hull):  # type: ignore[no-untyped-def]
+    twice = 0.0
+    for a in range(hull.shape[0]):
+        b = a + 1 if a + 1 < hull.shape[0] else 0
+        twice += x[hull[a]] * y[hull[b]] - x[hull[b]] * y[hull[a]]
+    return 0.5 * twice
 
 
 @_jit
@@ -243,11 +254,11 @@ def _agreement(xp, yp, xr, yr, turn, q, i, j, i0, j0, co, si, rotation, P):  # t
     ey = yr[j] - yr[j0] - (si * dx + co * dy)
     slack = P.vote_px * P.vote_px + P.vote_slope * P.vote_slope * (dx * dx + dy * dy)
     v = (ex * ex + ey * ey) / slack
-    if v >= _VOTE_CUT:
+    if v >= VOTE_CUT:
         return 0.0
     a = _wrapped(turn[q] - rotation) / P.vote_angle
     v += a * a
-    if v >= _VOTE_CUT:
+    if v >= VOTE_CUT:
         return 0.0
     return math.exp(-0.7 * v)
 
@@ -332,7 +343,7 @@ def _pair_up(px, py, pa, xr, yr, ar, alike, sigma, P, li, lj, ll, mates, taken, 
     m = px.shape[0]
     n = xr.shape[0]
     found = 0
-    limit = _PAIR_CUT * sigma * sigma
+    limit = PAIR_CUT * sigma * sigma
     for i in range(m):
         mates[i] = -1
         evidence[i] = 0.0
@@ -343,7 +354,7 @@ def _pair_up(px, py, pa, xr, yr, ar, alike, sigma, P, li, lj, ll, mates, taken, 
             if d2 < limit:
                 a = _wrapped(ar[j] - pa[i]) / P.pair_angle
                 v = d2 / (sigma * sigma) + a * a
-                if v < _PAIR_CUT:
+                if v < PAIR_CUT:
                     e = (
                         P.pair_bias
                         - 0.5 * P.geometry_weight * v
@@ -389,6 +400,7 @@ def compare(xp, yp, ap, kp, dp, hp, xr, yr, ar, kr, dr, hr, scale, P, features, 
     pair = np.empty(m, np.int32)
     taken = np.empty(n, np.bool_)
     evidence = np.zeros(m)
+    inside = np.empty(m)
     px = np.empty(m)
     py = np.empty(m)
     pa = np.empty(m)
@@ -472,6 +484,7 @@ def compare(xp, yp, ap, kp, dp, hp, xr, yr, ar, kr, dr, hr, scale, P, features, 
                 break
         if count == 0:
             continue
+        unpaired = 0
 
         # Measure the pairing.
         ev = 0.0
@@ -509,8 +522,10 @@ def compare(xp, yp, ap, kp, dp, hp, xr, yr, ar, kr, dr, hr, scale, P, features, 
         hx = xr[hr]
         hy = yr[hr]
         for i in range(m):
+            inside[i] = 1.0
             if pair[i] < 0:
-                up += 1.0 / (1.0 + math.exp(_outside(px[i], py[i], hx, hy) / P.overlap_px))
+                inside[i] = 1.0 / (1.0 + math.exp(_outside(px[i], py[i], hx, hy) / P.overlap_px))
+                up += inside[i]
         hx = xp[hp]
         hy = yp[hp]
         for j in range(n):
@@ -518,9 +533,38 @@ def compare(xp, yp, ap, kp, dp, hp, xr, yr, ar, kr, dr, hr, scale, P, features, 
                 bx = xr[j] - tx
                 by = yr[j] - ty
                 d = _outside(co * bx + si * by, co * by - si * bx, hx, hy)
-                ur += 1.0 / (1.0 + math.exp(d / P.overlap_px))
+                w = 1.0 / (1.0 + math.exp(d / P.overlap_px))
+                ur += w
+                li[unpaired] = j
+                ll[unpaired] = w
+                unpaired += 1
+        support = 0.0
+        supported = 0.0
+        reach = 2.0 * P.support_px * P.support_px
+        for i in range(m):
+            j = pair[i]
+            if j < 0:
+                continue
+            near = 0.0
+            around = 1e-9
+            for k in range(m):
+                if k != i:
+                    dx = px[k] - px[i]
+                    dy = py[k] - py[i]
+                    w = math.exp(-(dx * dx + dy * dy) / reach) * inside[k]
+                    around += w
+                    if pair[k] >= 0:
+                        near += w
+                        around += w
+            for q in range(unpaired):
+                dx = xr[li[q]] - px[i]
+                dy = yr[li[q]] - py[i]
+                around += math.exp(-(dx * dx + dy * dy) / reach) * ll[q]
+            share = 2.0 * near / (around + P.support_prior)
+            support += share
+            supported += share * evidence[i]
         total = ev - P.unpaired_cost * (up + ur)
-        if total > best:
+        if total > best + BETTER:
             best = total
             features[0] = total
             features[1] = count
@@ -537,6 +581,14 @@ def compare(xp, yp, ap, kp, dp, hp, xr, yr, ar, kr, dr, hr, scale, P, features, 
             features[12] = ur
             features[13] = mate_weight
             features[16] = math.sqrt(cc / count)
+            features[18] = support / count
+            features[19] = supported
+            dense_p = m / max(_area(xp, yp, hp), 1.0)
+            dense_r = n / max(_area(xr, yr, hr), 1.0)
+            common = min((count + up) / dense_p, (count + ur) / dense_r)
+            features[20] = (
+                common * dense_p * dense_r * math.pi * 4.0 * P.fine_px * P.fine_px * P.pair_angle
+            )
             features[17] = math.sqrt(f2 / count)
             motion[0] = rotation
             motion[1] = tx
@@ -659,5 +711,5 @@ def vote(distances, owners, rows, half_scale):  # type: ignore[no-untyped-def]
             if row >= 0 and stamp[row] != i:
                 stamp[row] = i
                 share = math.exp(half_scale * (nearest - distances[i, k])) / total
-                votes[row] += np.int64(share * 1048576.0)
+                votes[row] += np.int64(share * VOTE_UNITS)
     return votes

@@ -258,6 +258,17 @@ def test_a_template_full_of_noise_resembles_nobody(exhaustive: Matcher, minutiae
     assert answer.candidates[0].similarity < 3.0
 
 
+def test_a_grid_of_minutiae_resembles_nobody(exhaustive: Matcher) -> None:
+    x, y = np.meshgrid(np.arange(20, 280, 16), np.arange(20, 300, 20))
+    grid = dataclasses.replace(
+        empty_template(x.size),
+        x=x.ravel().astype(np.float32),
+        y=y.ravel().astype(np.float32),
+        angle=np.full(x.size, 1.6, dtype=np.float32),
+    )
+    assert exhaustive.identify([grid]).candidates[0].similarity < 3.0
+
+
 def test_a_comparison_is_symmetric_and_explains_itself() -> None:
     matcher = Matcher.open(None)
     probe, reference = person(2, 0)[0], person(2, 1)[0]

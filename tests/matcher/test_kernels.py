@@ -1,0 +1,200 @@
+"""The compiled kernels against their plain NumPy specification."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from matcher import kernels, kernels_fast
+from matcher.compare import PackedTemplate, pack
+from matcher.descriptor import shipped_model
+from matcher.kernels import FEATURES, Minutiae, Parameters
+from matcher.synthetic import Population
+
+POPULATION = Population(seed=11)
+P = Parameters()
+
+
+def packed(finger: int, impression: int) -> PackedTemplate:
+    return pack(POPULATION.impression(finger, impression_number=impression), shipped_model())
+
+
+def minutiae(template: PackedTemplate) -> Minutiae:
+    return Minutiae(
+        template.x.astype(np.float32),
+        template.y.astype(np.float32),
+        template.angle.astype(np.float32) * np.float32(math.tau / 256),
+        template.kind,
+        template.descriptors,
+        template.hull.astype(np.int64),
+    )
+
+
+def fast(probe: Minutiae, reference: Minutiae) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    features = np.zeros(len(FEATURES))
+    mates = np.empty(256, dtype=np.int32)
+    motion = kernels_fast.compare(*probe, *reference, shipped_model().scale, P, features, mates)
+    return features, mates[: probe.x.shape[0]], motion
+
+
+def random_minutiae(seed: int, count: int) -> Minutiae:
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 250, count).astype(np.float32)
+    y = rng.integers(-350, 0, count).astype(np.float32)
+    return Minutiae(
+        x,
+        y,
+        rng.uniform(0, math.tau, count).astype(np.float32),
+        rng.integers(1, 3, count).astype(np.uint8),
+        rng.integers(-60, 61, (count, shipped_model().dimension)).astype(np.int8),
+        kernels.convex_hull(x, y),
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 12, 80, 200])
+def test_hulls_agree(count: int) -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        x = rng.integers(0, 30, count).astype(np.float32)
+        y = rng.integers(0, 30, count).astype(np.float32)
+        hull = kernels.convex_hull(x, y)
+        np.testing.assert_array_equal(kernels_fast.convex_hull(x, y), hull)
+        inside = kernels.outside(x, y, x[hull], y[hull])
+        assert (inside < 1e-3).all()
+
+
+def test_a_square_has_four_corners_and_its_area() -> None:
+    x = np.array([0, 10, 10, 0, 5, 5], dtype=np.float32)
+    y = np.array([0, 0, 10, 10, 5, 0], dtype=np.float32)
+    hull = kernels.convex_hull(x, y)
+    np.testing.assert_array_equal(hull, [0, 1, 2, 3])
+    assert kernels.hull_area(x, y, hull) == 100.0
+    distance = kernels.outside(np.array([5.0, 13.0]), np.array([5.0, 5.0]), x[hull], y[hull])
+    np.testing.assert_allclose(distance, [-5.0, 3.0])
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 40, 128])
+def test_neighbourhoods_agree(count: int) -> None:
+    m = random_minutiae(count, count)
+    expected = kernels.neighbourhoods(m.x, m.y, m.angle)
+    np.testing.assert_allclose(
+        kernels_fast.neighbourhoods(m.x, m.y, m.angle), expected, rtol=1e-4, atol=2e-4
+    )
+    assert expected.shape == (count, shipped_model().w1.shape[0])
+
+
+def test_a_neighbourhood_turns_and_moves_with_the_finger() -> None:
+    m = random_minutiae(3, 30)
+    turn = 0.7
+    co, si = math.cos(turn), math.sin(turn)
+    x = (co * m.x - si * m.y + 40).astype(np.float32)
+    y = (si * m.x + co * m.y - 9).astype(np.float32)
+    angle = (m.angle + np.float32(turn)).astype(np.float32)
+    np.testing.assert_allclose(
+        kernels.neighbourhoods(x, y, angle),
+        kernels.neighbourhoods(m.x, m.y, m.angle),
+        atol=2e-3,
+    )
+
+
+def test_descriptors_agree_but_for_rounding() -> None:
+    model = shipped_model()
+    m = random_minutiae(5, 60)
+    neighbours = kernels.neighbourhoods(m.x, m.y, m.angle)
+    weights = (model.w1, model.b1, model.w2, model.b2)
+    expected = kernels.describe(neighbours, *weights, 254.0)
+    found = kernels_fast.describe(neighbours, *weights, np.float32(254))
+    difference = found.astype(int) - expected.astype(int)
+    assert np.abs(difference).max() <= 1
+    assert np.mean(difference != 0) < 0.01
+
+
+@pytest.mark.parametrize(("m", "n"), [(1, 1), (1, 40), (33, 2), (40, 57), (128, 128)])
+def test_mate_weights_and_candidates_agree(m: int, n: int) -> None:
+    rng = np.random.default_rng(m * n)
+    probe = rng.integers(-60, 61, (m, 64)).astype(np.int8)
+    reference = rng.integers(-60, 61, (n, 64)).astype(np.int8)
+    scale = 8.0 / 254**2
+    alike, weight = kernels.mate_weights(probe, reference, scale, 4.0)
+    fast_alike, fast_weight = kernels_fast.mate_weights(probe, reference, scale, 4.0)
+    np.testing.assert_array_equal(fast_alike, alike)
+    np.testing.assert_allclose(fast_weight, weight, rtol=1e-5)
+    ci, cj = kernels.candidate_pairs(weight)
+    fi, fj, fw = kernels_fast.candidate_pairs(weight)
+    np.testing.assert_array_equal(fi, ci)
+    np.testing.assert_array_equal(fj, cj)
+    np.testing.assert_array_equal(fw, weight[ci, cj])
+
+
+def test_equal_weights_keep_the_lower_rows() -> None:
+    weight = np.full((2, 6), 0.25, dtype=np.float32)
+    for ci, cj in (kernels.candidate_pairs(weight), kernels_fast.candidate_pairs(weight)[:2]):
+        np.testing.assert_array_equal(ci, [0, 0, 0, 1, 1, 1])
+        np.testing.assert_array_equal(cj, [0, 1, 2, 0, 1, 2])
+
+
+def test_comparisons_of_fingers_agree() -> None:
+    """Mates, motion and features; a tie broken the other way by rounding is rare, not an error."""
+    same = total = 0
+    for finger in range(12):
+        for other in (finger, finger + 1):
+            probe, reference = minutiae(packed(finger, 0)), minutiae(packed(other, 1))
+            outcome = kernels.compare(probe, reference, shipped_model().scale, P)
+            features, mates, motion = fast(probe, reference)
+            total += 1
+            if np.array_equal(mates, outcome.mates):
+                same += 1
+                np.testing.assert_allclose(features, outcome.features, rtol=1e-3, atol=1e-3)
+                np.testing.assert_allclose(motion, outcome.motion, rtol=1e-3, atol=2e-2)
+    assert same >= total - 1
+
+
+@pytest.mark.parametrize(("m", "n"), [(1, 1), (2, 1), (1, 9), (6, 6), (30, 128), (128, 128)])
+def test_comparisons_of_any_size_agree(m: int, n: int) -> None:
+    probe, reference = random_minutiae(m, m), random_minutiae(1000 + n, n)
+    outcome = kernels.compare(probe, reference, shipped_model().scale, P)
+    features, mates, _ = fast(probe, reference)
+    assert np.isfinite(features).all()
+    assert features[FEATURES.index("minutiae_probe")] == m
+    assert features[FEATURES.index("minutiae_reference")] == n
+    if np.array_equal(mates, outcome.mates):
+        np.testing.assert_allclose(features, outcome.features, rtol=1e-3, atol=1e-3)
+
+
+def test_minutiae_on_one_point_compare_to_finite_features() -> None:
+    m = random_minutiae(9, 20)
+    zero = np.zeros(20, dtype=np.float32)
+    point = m._replace(x=zero, y=zero, hull=kernels.convex_hull(zero, zero))
+    for probe, reference in ((point, m), (m, point), (point, point)):
+        assert np.isfinite(fast(probe, reference)[0]).all()
+        assert np.isfinite(kernels.compare(probe, reference, shipped_model().scale, P)[0]).all()
+
+
+def test_a_finger_compared_with_itself_pairs_every_minutia() -> None:
+    itself = minutiae(packed(3, 0))
+    outcome = kernels.compare(itself, itself, shipped_model().scale, P)
+    np.testing.assert_array_equal(outcome.mates, np.arange(itself.x.shape[0]))
+    np.testing.assert_allclose(outcome.motion, (0.0, 0.0, 0.0), atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 7, 50])
+def test_votes_agree_and_add_up(k: int) -> None:
+    rng = np.random.default_rng(k)
+    distances = np.sort(rng.integers(0, 90000, (20, k)), axis=1).astype(np.float32)
+    owners = rng.integers(-1, 9, (20, k)).astype(np.int32)
+    distances[owners < 0] = np.inf
+    half_scale = 0.5 * 8.0 / 254**2
+    votes = kernels.vote(distances, owners, 9, half_scale)
+    np.testing.assert_array_equal(kernels_fast.vote(distances, owners, 9, half_scale), votes)
+    assert votes.sum() <= 20 * kernels.VOTE_UNITS
+
+
+def test_a_vote_ignores_absent_neighbours() -> None:
+    distances = np.full((3, 4), np.inf, dtype=np.float32)
+    owners = np.full((3, 4), -1, dtype=np.int32)
+    for implementation in (kernels.vote, kernels_fast.vote):
+        np.testing.assert_array_equal(implementation(distances, owners, 5, 1e-4), np.zeros(5))
