@@ -125,7 +125,9 @@ def open_installation(directory: Path) -> Iterator[Installation]:
         database.require_current_schema()
         # Certificates live by the machine's clock: TLS asks no other.
         authority = open_authority(directory / DEVICES, SystemClock(), config.server.hostnames)
-        matcher = _open_index(directory / INDEX, vault.snapshot_key)
+        with database.read() as tx:
+            last_change = tx.people.last_change()
+        matcher = _open_index(directory / INDEX, vault.snapshot_key, last_change)
         follower = ReferenceFollower(database, matcher)
         issuer_port = IssuerPort(issuer, config.permits)
         desk = PermitDesk(database, issuer_port, clock)
@@ -292,15 +294,26 @@ def _warm_up() -> None:
     scratch.verify("warm-up", fingers, fmr=0.01)
 
 
-def _open_index(directory: Path, key: bytes) -> Matcher:
+def _open_index(directory: Path, key: bytes, last_change: int) -> Matcher:
+    """The index as its snapshot has it; empty, to be rebuilt, where that cannot be used.
+
+    Args:
+        last_change: of the register. A snapshot that has seen more belongs to a database that is no
+            longer there (a backup was restored): it knows people whom the register does not, and
+            would take the next changes for ones it has seen.
+    """
     try:
-        return Matcher.open(directory, key=key)
+        matcher = Matcher.open(directory, key=key)
+        if matcher.sequence <= last_change:
+            return matcher
+        reason = f"it has seen change {matcher.sequence}, the register ends at {last_change}"
     except IndexStateError as error:
-        # The index is derived: a snapshot that cannot be used costs a rebuild, nothing else.
-        log.warning("index snapshot unusable, rebuilding", reason=str(error))
-        for stale in directory.iterdir():
-            stale.unlink()
-        return Matcher.open(directory, key=key)
+        reason = str(error)
+    # The index is derived: a snapshot that cannot be used costs a rebuild, nothing else.
+    log.warning("index snapshot unusable, rebuilding", reason=reason)
+    for stale in directory.iterdir():
+        stale.unlink()
+    return Matcher.open(directory, key=key)
 
 
 def _grpc_server(workers: int, max_message_bytes: int, guard: CallInterceptor) -> grpc.Server:

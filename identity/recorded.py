@@ -8,6 +8,7 @@ crash in between means that a retry makes the step once more and then records it
 from __future__ import annotations
 
 import base64
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -30,6 +31,7 @@ class RecordedTerminalServicer(TerminalServicer):
         super().__init__(provisioning, calls.caller)
         self._database = database
         self._clock = clock
+        self._steps = threading.Lock()
 
     def CreateProvisioningToken(
         self,
@@ -75,16 +77,18 @@ class RecordedTerminalServicer(TerminalServicer):
         self, request: calls.Keyed, terminal_id: str, empty: Answer, step: Callable[[], Answer]
     ) -> Answer:
         once = calls.once(request)
-        with self._database.read() as tx:
-            earlier = tx.once.result_of(once)
-        if earlier is not None:
-            empty.ParseFromString(base64.b64decode(earlier))
-            return empty
-        answer = step()
-        now = self._clock.now()
-        with self._database.write() as tx:
-            if tx.once.result_of(once) is None:
-                packed = base64.b64encode(answer.SerializeToString()).decode()
+        # One step at a time: of two simultaneous retries, the second must find the first's answer
+        # instead of making a second token that kills it.
+        with self._steps:
+            with self._database.read() as tx:
+                earlier = tx.once.result_of(once)
+            if earlier is not None:
+                empty.ParseFromString(base64.b64decode(earlier))
+                return empty
+            answer = step()
+            now = self._clock.now()
+            packed = base64.b64encode(answer.SerializeToString()).decode()
+            with self._database.write() as tx:
                 tx.once.record(once, packed, now)
                 tx.audit.append(now, once.caller, once.method, terminal_id)
-        return answer
+            return answer
