@@ -119,11 +119,14 @@ PAD_HALF_WIDTH = 205.0
 PAD_HALF_HEIGHT = 275.0
 """The ellipse in which a master has minutiae: what any impression can show."""
 
-PAD_MIDDLE = 235.0
+PAD_MIDDLE = 330.0
 """Height of the middle of the pad over the base line."""
 
+SQUEEZE = 0.8
+"""By how much the model is flatter than the finger: fingers are longer than wide."""
+
 RIDGE_PERIOD = 9.0
-FLOW_SHARE = 0.80
+FLOW_SHARE = 0.9
 """Share of the dislocations asked for by the flow that become minutiae; the rest of the minutiae
 point either way. Chosen with ``_BEND`` and ``_PERIOD_SPREAD`` so that the mean cosines of once and
 twice the angle between two minutiae fall with their distance as in real templates."""
@@ -131,8 +134,11 @@ twice the angle between two minutiae fall with their distance as in real templat
 _SURPLUS_LIMIT = 1.0 / (35.0 * RIDGE_PERIOD)
 """Per px^2, at the singularities, where the divergence has no bound."""
 
+_OFF_FLOW = 0.10
+"""Radians by which a minutia's own direction leaves the flow: branches fan out, ends curl."""
+
 _FLOW_WAVES = 5
-_BEND = 0.12
+_BEND = 0.04
 """Radians, spread of each of the three short waves added to the model's ridge angle."""
 _PERIOD_SPREAD = 0.02
 _PERIOD_SPREAD_WIDE = 0.22
@@ -184,11 +190,11 @@ def flow_of(state: State, pattern: int) -> NDArray[np.float64]:
     of (kx, ky, phase, amplitude in the angle, in the logarithm of the frequency)], 36 numbers.
     """
     flow = np.zeros(11 + 5 * _FLOW_WAVES)
-    flow[0] = 330.0 + 30.0 * normal(state)
+    flow[0] = 340.0 + 20.0 * normal(state)
     cx = 8.0 * normal(state)
-    cy = PAD_MIDDLE + 35.0 + 15.0 * normal(state)
-    dx = min(175.0, max(60.0, 108.0 + 22.0 * normal(state)))
-    dy = cy - min(210.0, max(70.0, 125.0 + 25.0 * normal(state)))
+    cy = PAD_MIDDLE + 30.0 + 15.0 * normal(state)
+    dx = min(175.0, max(60.0, 115.0 + 22.0 * normal(state)))
+    dy = cy - min(260.0, max(90.0, 190.0 + 28.0 * normal(state)))
     if pattern == 1:
         flow[1] = 1.0
         flow[2] = 1.0
@@ -212,7 +218,7 @@ def flow_of(state: State, pattern: int) -> NDArray[np.float64]:
         flow[3], flow[4] = cx + across / 2.0, cy + apart / 2.0
         flow[5], flow[6] = cx - across / 2.0, cy - apart / 2.0
         flow[7], flow[8] = cx - dx, dy
-        flow[9] = cx + min(175.0, max(60.0, 108.0 + 22.0 * normal(state)))
+        flow[9] = cx + min(175.0, max(60.0, 115.0 + 22.0 * normal(state)))
         flow[10] = dy + 18.0 * normal(state)
     for k in range(_FLOW_WAVES):
         bends = k < 3
@@ -233,24 +239,28 @@ def flow_at(flow: NDArray[np.float64], x: float, y: float) -> tuple[float, float
 
     The surplus is per px^2, of minutiae pointing along the angle over those pointing back, limited.
     """
-    z = complex(x, y)
+    z = complex(x, SQUEEZE * y)
     outline = z * z - flow[0] * flow[0]
     slope = 4.0 * z / outline
     turned = outline * outline  # of argument twice the ridge angle
     for k in range(int(flow[1])):
-        core = complex(flow[3 + 2 * k], flow[4 + 2 * k])
+        core = complex(flow[3 + 2 * k], SQUEEZE * flow[4 + 2 * k])
         both = (z - core) * (z - core.conjugate()) + 1e-9
         turned *= both
         slope += 2.0 * (z - core.real) / both
     for k in range(int(flow[2])):
-        delta = complex(flow[7 + 2 * k], flow[8 + 2 * k])
+        delta = complex(flow[7 + 2 * k], SQUEEZE * flow[8 + 2 * k])
         both = (z - delta) * (z - delta.conjugate()) + 1e-9
         turned *= both.conjugate()
         slope -= 2.0 * (z - delta.real) / both
     angle = 0.5 * math.atan2(turned.imag, turned.real)
     # slope is -d log Q / dz, so d theta/dx = Im(slope) / 2 and d theta/dy = Re(slope) / 2.
-    angle_dx = 0.5 * slope.imag
-    angle_dy = 0.5 * slope.real
+    # Undoing the squeeze makes every ridge steeper: tan(angle) grows by 1 / SQUEEZE.
+    level, steep = math.cos(angle), math.sin(angle) / SQUEEZE
+    gain = 0.5 / (SQUEEZE * (level * level + steep * steep))
+    angle = math.atan2(steep, level)
+    angle_dx = gain * slope.imag
+    angle_dy = gain * slope.real * SQUEEZE
     frequency_dx = 0.0
     frequency_dy = 0.0
     for k in range(_FLOW_WAVES):
@@ -335,7 +345,7 @@ def draw_master(
                 angle += math.pi
         out[0, count] = x
         out[1, count] = -y
-        out[2, count] = angle % (2.0 * math.pi)
+        out[2, count] = (angle + _OFF_FLOW * normal(state)) % (2.0 * math.pi)
         out[3, count] = 1.0 if uniform(state) < ending_share else 2.0
         # Most minutiae are found every time, some half of the time.
         out[4, count] = 1.0 - 0.5 * uniform(state) ** 11
