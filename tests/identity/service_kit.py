@@ -16,6 +16,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
 
 from anju.v1 import common_pb2, enrolment_pb2
+from devices import credentials
 from devices.terminal import Connection, connect, provision
 from devices.terminal.wire import create_token, enrol_request, new_idempotency_key
 from identity.app import Installation, Server, open_installation
@@ -25,6 +26,17 @@ from tests.identity.kit import person, records
 
 Answer = TypeVar("Answer", bound=Message)
 PURPOSE = common_pb2.Purpose(code="counter-service", case_reference="case 7")
+
+
+def admit_terminal(installation: Installation, station: str, terminal: str) -> Path:
+    """Provision a terminal without a server in between; returns its credentials."""
+    home = installation.directory / "terminals" / terminal
+    token = installation.provisioning.create_token(station, terminal).token
+    csr = credentials.signing_request(credentials.new_key(home))
+    done = installation.provisioning.provision(token, csr, "in-process")
+    address = installation.config.server.address
+    credentials.save(home, done.certificate, done.ca_certificate, address)
+    return home
 
 
 @dataclass(frozen=True)
