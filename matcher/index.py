@@ -13,6 +13,7 @@ This module is not thread-safe by itself; :class:`matcher.matcher.Matcher` guard
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matcher.compare import PackedTemplate
+from matcher.kernels import Hits
 from matcher.types import FingerPosition
 
 CENTRES_VERSION = "centres-1"
@@ -247,7 +249,7 @@ class ReferenceIndex:
 
     def nearest(
         self, descriptors: NDArray[np.int8], k: int, lists: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The nearest minutiae of each probe minutia.
 
         Args:
@@ -256,8 +258,8 @@ class ReferenceIndex:
             lists: inverted lists visited per minutia.
 
         Returns:
-            Squared distances, (M, k) float32, whole numbers, infinite where there are fewer; and
-            the rows that own them, (M, k) int32, -1 where there are fewer or the row is dead.
+            Squared distances, (M, k) float32, whole numbers, infinite where there are fewer or
+            their row is dead; and the minutiae's numbers, (M, k) int64, -1 at the same places.
             Entries as far as the k-th are left out, since which of equals is kept would depend on
             the order they were added in.
         """
@@ -268,9 +270,31 @@ class ReferenceIndex:
         full = ids[:, -1] >= 0
         cut = full[:, None] & (distances == distances[:, -1:]) & (k < self._minutiae.ntotal)
         ids[cut] = -1
-        owners = np.where(ids >= 0, self._owner_row.view[ids], np.int32(-1))
-        owners[(owners >= 0) & ~self._alive.view[owners]] = -1
-        return np.where(owners >= 0, distances, np.inf).astype(np.float32), owners
+        ids[(ids >= 0) & ~self._alive.view[self._owner_row.view[ids]]] = -1
+        return np.where(ids >= 0, distances, np.inf).astype(np.float32), ids
+
+    def hits(
+        self, minutiae: NDArray[np.int64], shares: NDArray[np.float64], probe: PackedTemplate
+    ) -> Hits:
+        """What :meth:`nearest` found, by row and in an order that depends on nothing but content.
+
+        Args:
+            minutiae, shares: (M, k), by probe minutia.
+        """
+        finder, place = np.nonzero(minutiae >= 0)
+        found = minutiae[finder, place]
+        order = np.argsort(found * 256 + finder)  # a template has fewer than 256 minutiae
+        finder, found = finder[order], found[order]
+        x, y, angle = self.store.arrays()[:3]
+        turn = angle[found].astype(np.float64) - probe.angle[finder].astype(np.float64)
+        return Hits(
+            row=self._owner_row.view[found].astype(np.int64),
+            probe=finder,
+            x=x[found].astype(np.float32),
+            y=y[found].astype(np.float32),
+            turn=turn * (math.pi / 128.0),
+            share=shares[finder, place[order]],
+        )
 
     def packed_of(self, row: int) -> PackedTemplate:
         """One row as a packed template with its position."""

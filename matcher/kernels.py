@@ -602,32 +602,77 @@ def measured(
 # --- the search ---
 
 
-def vote(
-    distances: FloatArray, owners: NDArray[np.int32], rows: int, half_scale: float
-) -> NDArray[np.int64]:
-    """Each probe minutia divides one vote among the rows that own its nearest minutiae.
+class Hits(NamedTuple):
+    """What the probe's minutiae found in the index, one entry a find, K altogether.
+
+    Attributes:
+        row: (K,) int64, whose minutia was found; rising.
+        probe: (K,) int64, which minutia of the probe found it.
+        x, y: (K,) float32, pixels, where it lies in its template.
+        turn: (K,) float64, its direction less that of the probe's minutia.
+        share: (K,) float64, :func:`shares`.
+    """
+
+    row: IndexArray
+    probe: IndexArray
+    x: FloatArray
+    y: FloatArray
+    turn: FloatArray
+    share: FloatArray
+
+
+def shares(distances: FloatArray, half_scale: float) -> FloatArray:
+    """How each probe minutia divides its one vote among the minutiae it found.
 
     A share falls off exponentially with squared distance, like the likelihood the descriptors were
-    trained for; only the nearest minutia of a row counts. Shares are whole millionths (2^-20), so
-    a sum does not depend on its order.
+    trained for: a minutia that resembles many gives each of them little.
 
     Args:
-        distances: (M, K) float32 squared distances, rising along each row; infinite where absent.
-        owners: (M, K) int32 rows of the index, -1 where absent.
-        rows: how many rows there are.
+        distances: (M, K) float32 squared distances, infinite where nothing was found.
         half_scale: nats of a unit of squared distance.
 
     Returns:
-        (rows,) int64 votes.
+        (M, K) float64; rows sum to 1, or to 0 where nothing was found.
+    """
+    found = np.isfinite(distances)
+    nearest = np.where(found.any(axis=1), np.where(found, distances, np.inf).min(axis=1), 0.0)
+    e = np.where(found, np.exp(half_scale * (nearest[:, None] - distances.astype(np.float64))), 0.0)
+    # Summed from small to large: equals may change places in what FAISS returns.
+    total = np.sort(e, axis=1).sum(axis=1, keepdims=True)
+    shared: FloatArray = np.divide(e, total, out=np.zeros_like(e), where=total > 0.0)
+    return shared
+
+
+def vote(hits: Hits, px: FloatArray, py: FloatArray, rows: int, P: Parameters) -> NDArray[np.int64]:
+    """The strongest agreement on one motion among each row's hits.
+
+    Every hit of a row proposes a motion, as in :func:`propose_motions`; a probe minutia gives the
+    best of its agreeing hits. In whole millionths (2^-20), rounded down.
+
+    Args:
+        px, py: (M,) float32, the probe's minutiae.
+        rows: how many rows there are.
+
+    Returns:
+        (rows,) int64 votes, 0 for rows without hits.
     """
     votes = np.zeros(rows, dtype=np.int64)
-    for distance, owner in zip(distances, owners, strict=True):
-        present = owner >= 0
-        if not present.any():
-            continue
-        e = np.exp(half_scale * (distance[present].min() - distance[present].astype(np.float64)))
-        total = float(e.sum())
-        best = np.zeros(rows)
-        np.maximum.at(best, owner[present], e)
-        votes += (best / total * VOTE_UNITS).astype(np.int64)
+    for row in np.unique(hits.row):
+        own = hits.row == row
+        i, x, y, turn, share = (values[own] for values in hits[1:])
+        best = 0.0
+        for proposal in range(i.shape[0]):
+            rotation = turn[proposal]
+            if abs(math.remainder(rotation, math.tau)) > P.max_rotation:
+                continue
+            co, si = math.cos(rotation), math.sin(rotation)
+            dx, dy = px[i] - px[i[proposal]], py[i] - py[i[proposal]]
+            ex = x - x[proposal] - (co * dx - si * dy)
+            ey = y - y[proposal] - (si * dx + co * dy)
+            slack = P.vote_px**2 + P.vote_slope**2 * (dx * dx + dy * dy)
+            v = (ex * ex + ey * ey) / slack + (wrapped(turn - rotation) / P.vote_angle) ** 2
+            voice = np.zeros(px.shape[0])
+            np.maximum.at(voice, i, np.where(v < VOTE_CUT, share * np.exp(-0.7 * v), 0.0))
+            best = max(best, float(voice.sum()))
+        votes[row] = int(best * VOTE_UNITS)
     return votes

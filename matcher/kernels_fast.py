@@ -692,24 +692,40 @@ def compare_rows(  # type: ignore[no-untyped-def]
 
 
 @_jit
-def vote(distances, owners, rows, half_scale):  # type: ignore[no-untyped-def]
-    """See :func:`matcher.kernels.vote`."""
+def vote(row, probe, x, y, turn, share, px, py, rows, P):  # type: ignore[no-untyped-def]
+    """See :func:`matcher.kernels.vote`; the hits' columns come one by one."""
     votes = np.zeros(rows, np.int64)
-    stamp = np.full(rows, -1, np.int32)
-    for i in range(distances.shape[0]):
-        total = 0.0
-        nearest = np.float32(np.inf)
-        for k in range(distances.shape[1]):
-            nearest = min(nearest, distances[i, k])
-        if not np.isfinite(nearest):
-            continue
-        for k in range(distances.shape[1]):
-            if owners[i, k] >= 0:
-                total += math.exp(half_scale * (nearest - distances[i, k]))
-        for k in range(distances.shape[1]):
-            row = owners[i, k]
-            if row >= 0 and stamp[row] != i:
-                stamp[row] = i
-                share = math.exp(half_scale * (nearest - distances[i, k])) / total
-                votes[row] += np.int64(share * VOTE_UNITS)
+    voice = np.zeros(px.shape[0])
+    start = 0
+    while start < row.shape[0]:
+        stop = start + 1
+        while stop < row.shape[0] and row[stop] == row[start]:
+            stop += 1
+        best = 0.0
+        for s in range(start, stop):
+            rotation = turn[s]
+            if abs(_wrapped(rotation)) > P.max_rotation:
+                continue
+            co = math.cos(rotation)
+            si = math.sin(rotation)
+            voice[:] = 0.0
+            for q in range(start, stop):
+                dx = px[probe[q]] - px[probe[s]]
+                dy = py[probe[q]] - py[probe[s]]
+                ex = x[q] - x[s] - (co * dx - si * dy)
+                ey = y[q] - y[s] - (si * dx + co * dy)
+                slack = P.vote_px * P.vote_px + P.vote_slope * P.vote_slope * (dx * dx + dy * dy)
+                v = (ex * ex + ey * ey) / slack
+                if v >= VOTE_CUT:
+                    continue
+                a = _wrapped(turn[q] - rotation) / P.vote_angle
+                v += a * a
+                if v < VOTE_CUT:
+                    voice[probe[q]] = max(voice[probe[q]], share[q] * math.exp(-0.7 * v))
+            total = 0.0
+            for i in range(px.shape[0]):
+                total += voice[i]
+            best = max(best, total)
+        votes[row[start]] = np.int64(best * VOTE_UNITS)
+        start = stop
     return votes

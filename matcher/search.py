@@ -1,10 +1,10 @@
 """Probes + index -> candidate list.
 
 A small index is compared with exhaustively. In a larger one every probe minutia looks up its
-nearest enrolled minutiae and votes for their owners; the subjects with most votes are compared.
-Each minutia has one vote and divides it among everything it resembles, so a minutia that looks
-like many says little. Votes are counted in whole numbers and a cut through equals keeps them all:
-the shortlist does not depend on the order in which references were added.
+nearest enrolled minutiae and divides one vote among them, so a minutia that looks like many says
+little; the votes for a reference count as far as they agree on one motion of the finger. The
+subjects with most are compared. Votes are counted in whole numbers and a cut through equals keeps
+them all: the shortlist does not depend on the order in which references were added.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from matcher.calibration import Calibration
 from matcher.compare import PARAMETERS, PackedTemplate
 from matcher.descriptor import DescriptorModel
 from matcher.index import ReferenceIndex
-from matcher.kernels import FEATURES
+from matcher.kernels import FEATURES, shares
 from matcher.types import Candidate, FingerPosition
 
 _CHUNK_ROWS = 256
@@ -188,11 +188,14 @@ class Searcher:
         return alive[total[subjects[alive]] >= cut]
 
     def _votes(self, index: ReferenceIndex, probe: PackedTemplate) -> NDArray[np.int64]:
-        distances, owners = index.nearest(
+        distances, minutiae = index.nearest(
             probe.descriptors, self._settings.neighbours, self._settings.lists
         )
+        divided = shares(distances, 0.5 * self._model.scale)
+        hits = index.hits(minutiae, divided, probe)
+        px, py = probe.x.astype(np.float32), probe.y.astype(np.float32)
         votes: NDArray[np.int64] = kernels_fast.vote(
-            distances, owners, index.alive.shape[0], 0.5 * self._model.scale
+            *hits, px, py, index.alive.shape[0], PARAMETERS
         )
         return votes
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from matcher import kernels, kernels_fast
 from matcher.compare import PackedTemplate, pack
 from matcher.descriptor import shipped_model
-from matcher.kernels import FEATURES, Minutiae, Parameters
+from matcher.kernels import FEATURES, Hits, Minutiae, Parameters
 from matcher.synthetic import Population
 
 POPULATION = Population(seed=11)
@@ -181,20 +181,43 @@ def test_a_finger_compared_with_itself_pairs_every_minutia() -> None:
     np.testing.assert_allclose(outcome.motion, (0.0, 0.0, 0.0), atol=1e-6)
 
 
-@pytest.mark.parametrize("k", [1, 7, 50])
-def test_votes_agree_and_add_up(k: int) -> None:
-    rng = np.random.default_rng(k)
-    distances = np.sort(rng.integers(0, 90000, (20, k)), axis=1).astype(np.float32)
-    owners = rng.integers(-1, 9, (20, k)).astype(np.int32)
-    distances[owners < 0] = np.inf
-    half_scale = 0.5 * 8.0 / 254**2
-    votes = kernels.vote(distances, owners, 9, half_scale)
-    np.testing.assert_array_equal(kernels_fast.vote(distances, owners, 9, half_scale), votes)
-    assert votes.sum() <= 20 * kernels.VOTE_UNITS
+@pytest.mark.parametrize("count", [0, 1, 2, 40, 400])
+def test_votes_agree(count: int) -> None:
+    rng = np.random.default_rng(count)
+    probe = random_minutiae(8, 30)
+    finder = rng.integers(0, 30, count)
+    moved = rng.random(count) < 0.5  # half of the hits agree on a shift of (50, -20)
+    hits = Hits(
+        row=np.sort(rng.integers(0, 12, count)),
+        probe=finder,
+        x=np.where(moved, probe.x[finder] + 50, rng.uniform(0, 300, count)).astype(np.float32),
+        y=np.where(moved, probe.y[finder] - 20, rng.uniform(-300, 0, count)).astype(np.float32),
+        turn=np.where(moved, rng.normal(0, 0.1, count), rng.uniform(-6, 6, count)),
+        share=rng.uniform(0, 1, count),
+    )
+    votes = kernels.vote(hits, probe.x, probe.y, 12, P)
+    found = kernels_fast.vote(*hits, probe.x, probe.y, 12, P)
+    np.testing.assert_allclose(found, votes, rtol=1e-4, atol=2)
+    assert votes.shape == (12,)
 
 
-def test_a_vote_ignores_absent_neighbours() -> None:
-    distances = np.full((3, 4), np.inf, dtype=np.float32)
-    owners = np.full((3, 4), -1, dtype=np.int32)
-    for implementation in (kernels.vote, kernels_fast.vote):
-        np.testing.assert_array_equal(implementation(distances, owners, 5, 1e-4), np.zeros(5))
+def test_hits_that_agree_on_a_motion_count_more_than_scattered_ones() -> None:
+    probe = random_minutiae(8, 10)
+    rng = np.random.default_rng(1)
+    finder = np.tile(np.arange(10), 2)
+    x = np.concatenate((probe.x + 30, rng.uniform(0, 300, 10))).astype(np.float32)
+    y = np.concatenate((probe.y, rng.uniform(-300, 0, 10))).astype(np.float32)
+    turn = np.concatenate((np.zeros(10), rng.uniform(-3, 3, 10)))
+    hits = Hits(np.repeat([0, 1], 10), finder, x, y, turn, np.full(20, 0.5))
+    agreed, scattered = kernels_fast.vote(*hits, probe.x, probe.y, 2, P)
+    assert agreed == 5 * kernels.VOTE_UNITS
+    assert scattered < agreed / 2
+
+
+def test_a_minutia_divides_one_vote() -> None:
+    distances = np.array([[5, 5, 5, 5], [0, 1e5, np.inf, np.inf], [np.inf] * 4], dtype=np.float32)
+    shared = kernels.shares(distances, 1e-3)
+    np.testing.assert_allclose(shared[0], 0.25)
+    np.testing.assert_allclose(shared.sum(axis=1), [1.0, 1.0, 0.0])
+    assert shared[1, 0] > 0.999
+    np.testing.assert_array_equal(shared[2], 0.0)
