@@ -1,0 +1,223 @@
+"""The ``anju`` command: every failure is one line on stderr, and the exit says so."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from devices.terminal import Connection
+from identity import cli
+from tests.identity.service_kit import Service, running
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name))
+
+
+EVERY_COMMAND = list(commands(typer.main.get_command(cli.app)))
+
+
+def anju(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "identity", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def in_process(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str | Path
+) -> tuple[int, str, str]:
+    """The same entry point without a process of its own."""
+    monkeypatch.setattr(sys, "argv", ["anju", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    out, err = capsys.readouterr()
+    return int(caught.value.code or 0), out, err
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with running(tmp_path_factory.mktemp("commands") / "anju") as started:
+        yield started
+
+
+def one_line(err: str) -> str:
+    assert err.startswith("anju: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    return err
+
+
+def test_the_list_of_commands_is_the_whole_tree() -> None:
+    names = {" ".join(path) for path in EVERY_COMMAND}
+    assert {"init", "serve", "demo", "verify", "case decide", "permit show"} <= names
+
+
+@pytest.mark.parametrize("path", EVERY_COMMAND, ids=" ".join)
+def test_every_command_explains_itself(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli.app, [*path, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_help_works_from_a_shell() -> None:
+    done = anju("--help")
+    assert done.returncode == 0
+    assert "serve" in done.stdout
+
+
+def test_serving_what_is_no_working_directory_fails_in_one_line(tmp_path: Path) -> None:
+    done = anju("serve", tmp_path)
+    assert done.returncode == 1
+    assert "run `anju init` first" in one_line(done.stderr)
+
+
+def test_an_unknown_permit_fails_in_one_line(service: Service) -> None:
+    credentials = service.directory / "operators" / "operator-1"
+    done = anju("permit", "show", "T-0", "--as", credentials)
+    assert done.returncode == 1
+    assert "PERMIT_UNKNOWN" in one_line(done.stderr)
+
+
+def test_init_makes_a_directory_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "anju"
+    code, out, _ = in_process(capsys, monkeypatch, "init", target)
+    assert code == 0
+    assert "root of trust" in out
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    code, _, err = in_process(capsys, monkeypatch, "init", target)
+    assert code == 1
+    assert "never overwrites one" in one_line(err)
+    assert before == {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+
+
+def test_wrong_usage_exits_with_2(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for arguments in (("no-such-command",), ("permit", "show"), ("init",)):
+        code, _, err = in_process(capsys, monkeypatch, *arguments)
+        assert code == 2
+        assert "Traceback" not in err
+
+
+def test_what_cannot_work_says_why_in_one_line(
+    service: Service,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    operator = service.directory / "operators" / "operator-1"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    person = tmp_path / "person.json"
+    person.write_text("{not json", encoding="utf-8")
+    sample = tmp_path / "finger.iso"
+    sample.write_bytes(b"FMR")
+    cases: list[tuple[tuple[str | Path, ...], str]] = [
+        (("permit", "show", "T-0", "--as", empty), "no usable credentials"),
+        (("permit", "show", "T-0", "--as", tmp_path / "nowhere"), "no usable credentials"),
+        (("permit", "card", "T-0", tmp_path / "card.gif", "--as", operator), ".png or .pdf"),
+        (("permit", "card", "T-0", tmp_path / "card.png", "--as", operator), "PERMIT_UNKNOWN"),
+        (("permit", "issue", "R-0", "--as", operator), "REGISTRANT_UNKNOWN"),
+        (("permit", "revoke", "T-0", "--reason", "x", "--as", operator), "PERMIT_UNKNOWN"),
+        (("case", "show", "C-0", "--as", operator), "CASE_UNKNOWN"),
+        (
+            ("case", "decide", "C-0", "reject", "--reason", "x", "--as", operator),
+            "CASE_UNKNOWN",
+        ),
+        (("case", "appeal", "C-0", "--statement", "x", "--as", operator), "CASE_UNKNOWN"),
+        (
+            ("register", "show", "R-0", "--purpose", "nosy", "--reference", "1", "--as", operator),
+            "PURPOSE_UNKNOWN",
+        ),
+        (("register", "disclosures", "R-0", "--as", operator), "REGISTRANT_UNKNOWN"),
+        (("terminal", "revoke", "nobody", "lost", "--as", operator), "TERMINAL_UNKNOWN"),
+        (("terminal", "token", "East Gate", "hall-1", "--as", operator), "STATION_INVALID"),
+        (("terminal", "enrol", operator, person, sample), "no JSON file"),
+        (("terminal", "enrol", operator, tmp_path / "none.json", sample), "No such file"),
+        (("operator", "add", empty, "anna"), "run `anju init` first"),
+        (("init", tmp_path / "new", "--config", tmp_path / "none.toml"), "No such file"),
+    ]
+    for arguments, said in cases:
+        code, _, err = in_process(capsys, monkeypatch, *arguments)
+        assert code == 1, arguments
+        assert said in one_line(err), arguments
+    assert not (tmp_path / "card.png").exists()
+
+
+def test_the_lists_of_an_empty_register_say_so(
+    service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator = service.directory / "operators" / "operator-1"
+    for arguments in (("terminal", "list"), ("case", "list")):
+        code, out, _ = in_process(capsys, monkeypatch, *arguments, "--as", operator)
+        assert (code, out) == (0, "none\n")
+    code, out, _ = in_process(capsys, monkeypatch, "audit", "verify", "--as", operator)
+    assert code == 0
+    assert "chain intact" in out
+
+
+def test_trust_material_is_exported_whole(
+    service: Service,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    operator = service.directory / "operators" / "operator-1"
+    target = tmp_path / "trust.anju"
+    code, out, _ = in_process(capsys, monkeypatch, "trust", "export", target, "--as", operator)
+    assert code == 0
+    assert str(target) in out
+    assert target.read_bytes() == service.installation.issuer.trust().bundle
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_server_that_does_not_answer_fails_in_one_line(
+    service: Service,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    home = tmp_path / "operator"
+    shutil.copytree(service.directory / "operators" / "operator-1", home)
+    (home / "server").write_text("127.0.0.1:1\n", encoding="utf-8")
+    call = Connection.call
+    monkeypatch.setattr(
+        Connection,
+        "call",
+        lambda self, method, request, deadline_s=0: call(self, method, request, 0.5),
+    )
+    code, _, err = in_process(capsys, monkeypatch, "permit", "show", "T-0", "--as", home)
+    assert code == 1
+    assert "127.0.0.1:1" in one_line(err)
+
+
+def test_a_failure_nobody_foresaw_is_one_line_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_directory: Path) -> None:
+        raise RuntimeError("张示例")
+
+    monkeypatch.setattr("identity.serving.run", fail)
+    code, _, err = in_process(capsys, monkeypatch, "serve", tmp_path)
+    assert code == 1
+    assert "internal error (RuntimeError)" in one_line(err)
+    assert "张示例" not in err
