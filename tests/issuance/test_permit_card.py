@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 from issuance import card_fonts, codec, drawing, envelope, permit_number, qr, signing
 from issuance.card import CardFormat, draw_card
 from issuance.card_layout import MIN_MODULE_MM
-from issuance.errors import CardError, DecodeError, UnprintableCharacterError
+from issuance.errors import CardError, DecodeError, SymbolError, UnprintableCharacterError
 from issuance.keys import KeyUse
 from issuance.permutation import Permutation
 from issuance.profile import OPTIONAL_FIELDS, RESIDENCE, TEMPORARY_RESIDENCE, Profile
@@ -184,3 +184,36 @@ def test_front_reads_after_a_bad_print_and_a_bad_camera(seed: int) -> None:
     photo = io.BytesIO()
     Image.fromarray(light.clip(0, 255).astype(np.uint8)).save(photo, "JPEG", quality=50)
     assert qr.read_picture(photo.getvalue()) == [text]
+
+
+def test_card_must_also_read_as_a_300_dpi_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = qr.read_image
+
+    def only_large(image: Image.Image) -> list[str]:
+        return real(image) if image.width > 1500 else []
+
+    monkeypatch.setattr(qr, "read_image", only_large)
+    with pytest.raises(CardError, match="read back"):
+        draw_card(qr_text(), RULES, dpi=600)
+
+
+def test_pictures_are_bounded_before_they_are_decoded() -> None:
+    huge = Image.new("1", (7_000, 6_000), 1)
+    huge.paste(qr.picture(qr.symbol("ANJU"), 20).convert("1"), (100, 100))
+    data = io.BytesIO()
+    huge.save(data, "PNG")
+    with pytest.raises(SymbolError, match="pixels"):
+        qr.read_picture(data.getvalue())
+    with pytest.raises(SymbolError, match="MiB"):
+        qr.read_picture(bytes(qr.MAX_PICTURE_BYTES + 1))
+    gif = io.BytesIO()
+    qr.picture(qr.symbol("ANJU"), 4).save(gif, "GIF")
+    with pytest.raises(SymbolError, match="neither"):
+        qr.read_picture(gif.getvalue())
+
+
+def test_symbol_limits() -> None:
+    assert qr.symbol("A" * 4_296, "L").version == 40
+    for text, level in (("", "M"), ("A" * 4_297, "L"), ("A" * 4_296, "M"), ("A", "X")):
+        with pytest.raises(SymbolError):
+            qr.symbol(text, level)

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import io
 import json
 import re
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,10 +14,12 @@ from urllib.parse import urlparse
 
 import pytest
 from tuf.api.exceptions import DownloadHTTPError
+from tuf.api.metadata import Metadata, Root
 from tuf.ngclient import FetcherInterface, Updater
 from tuf.ngclient.config import UpdaterConfig
 
-from issuance import bundle, memory
+from issuance import bundle, memory, status_list
+from issuance import publisher as publisher_module
 from issuance.authority import NewAuthority, init_authority
 from issuance.errors import KeyUseError, RollbackError, TrustError
 from issuance.issuer import Issuer
@@ -108,7 +114,8 @@ def test_floor_rises_with_what_was_seen_and_survives_on_disk(
 
 def test_damaged_memory_is_an_error_and_not_a_fresh_start(tmp_path: Path) -> None:
     assert memory.load(tmp_path / "none.json") is None
-    for text in ("", "{}", "[]", '{"floor": "2026-01-01T00:00:00"}', "\x00"):
+    naive = '{"floor": "2026-01-01T00:00", "root_version": 1, "root_sha256": "", "versions": {}}'
+    for text in ("", "{}", "[]", naive, "\x00"):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(TrustError) as caught:
             memory.load(tmp_path / "bad.json")
@@ -291,3 +298,151 @@ def test_published_directory_serves_a_standard_tuf_client(tmp_path: Path) -> Non
         assert Path(downloaded).stat().st_size == info.length
     keys = json.loads(next((made.directory / "trust" / "targets").glob("*.keys.json")).read_bytes())
     assert len(keys["keys"]) == 2
+
+
+@pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets", "status"])
+def test_no_role_may_fall_behind_what_was_seen(issuer: Issuer, role: str) -> None:
+    data = issuer.publish_trust().bundle
+    seen = TrustStore.load(data).memory
+    ahead = replace(seen, versions={**seen.versions, role: seen.versions[role] + 1})
+    assert TrustStore.load(data, seen).anchored
+    with pytest.raises(RollbackError, match=role):
+        TrustStore.load(data, ahead)
+
+
+def test_versions_run_up_by_a_thief_are_forgotten_with_the_thiefs_key(
+    issuer: Issuer, authority: NewAuthority, clock: Clock
+) -> None:
+    """Section 5.3.11 of the TUF specification: recovery from a fast-forward attack."""
+    seen = TrustStore.load(issuer.publish_trust().bundle).memory
+    run_up = replace(
+        seen,
+        floor=START + timedelta(days=9999),
+        versions=dict.fromkeys(seen.versions, 2**31),
+    )
+    with pytest.raises(RollbackError):
+        TrustStore.load(issuer.publish_trust().bundle, run_up)
+    keys = FileKeyStore(authority.directory / "keys")
+    stolen = next(info for info in keys.infos() if info.use is KeyUse.TRUST_TIMESTAMP)
+    keys.mark_compromised(stolen.kid, clock())
+    keys.generate(KeyUse.TRUST_TIMESTAMP, Algorithm.EDDSA, START, START + timedelta(days=9))
+    issuer.close()
+    publisher = Publisher(authority.directory / "trust", keys, clock)
+    publisher.renew_root(FileKeyStore(authority.offline))
+    with Issuer.open(authority.directory, clock) as reopened:
+        store = TrustStore.load(reopened.publish_trust().bundle, run_up)
+    assert store.floor == START
+    assert store.memory.versions["timestamp"] < 2**31
+
+
+class Dishonest:
+    """A publisher whose online keys are in wrong hands: signs well-formed lies."""
+
+    def __init__(self, authority: NewAuthority, clock: Clock) -> None:
+        self.keys = FileKeyStore(authority.directory / "keys")
+        self.publisher = Publisher(authority.directory / "trust", self.keys, clock)
+        uses = (KeyUse.PERMIT, KeyUse.STATUS_LIST)
+        self.known = [info for info in self.keys.infos() if info.use in uses]
+        self.value = status_list.to_value(status_list.make([], 64))
+
+    def token(self, number: int, use: KeyUse = KeyUse.STATUS_LIST) -> bytes:
+        info = next(info for info in self.known if info.use is use)
+        return status_list.sign(
+            RULES.status_uri(number),
+            self.value,
+            self.keys.signer(info.kid, use),
+            issued_at=START,
+            expires_at=START + timedelta(days=9),
+            ttl_s=60,
+        )
+
+    def publish(self) -> bytes:
+        return self.publisher.publish(self.known, RULES, {1: self.value, 2: self.value}).bundle
+
+
+@pytest.fixture
+def dishonest(authority: NewAuthority, clock: Clock) -> Dishonest:
+    return Dishonest(authority, clock)
+
+
+def test_status_lists_cannot_trade_names(
+    dishonest: Dishonest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    TrustStore.load(dishonest.publish())
+    swapped = {"status/1": dishonest.token(2), "status/2": dishonest.token(1)}
+    monkeypatch.setattr(dishonest.publisher, "_sign_lists", lambda *args: swapped)
+    with pytest.raises(TrustError) as caught:
+        TrustStore.load(dishonest.publish())
+    assert caught.value.reason == "BAD_TRUST"
+
+
+def test_permit_key_cannot_sign_a_status_list(
+    dishonest: Dishonest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists = {"status/1": dishonest.token(1, KeyUse.PERMIT)}
+    monkeypatch.setattr(dishonest.publisher, "_sign_lists", lambda *args: lists)
+    with pytest.raises(TrustError) as caught:
+        TrustStore.load(dishonest.publish())
+    assert caught.value.reason == "BAD_TRUST"
+
+
+def test_metadata_must_have_the_version_that_was_promised(
+    dishonest: Dishonest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of version N says that it is N + 1: a later rollback would go unnoticed."""
+    honest = dishonest.publisher._signed
+
+    def promise_another(signed: Any, use: KeyUse) -> bytes:
+        if use is KeyUse.TRUST_SNAPSHOT:
+            signed.meta["status.json"].version = 77
+        return honest(signed, use)
+
+    monkeypatch.setattr(dishonest.publisher, "_signed", promise_another)
+    files = bundle.unpack(dishonest.publish())
+    (name,) = (name for name in files if name.endswith(".status.json"))
+    files["metadata/77.status.json"] = files[name]
+    with pytest.raises(TrustError, match="another version"):
+        TrustStore.load(bundle.pack(files))
+
+
+def test_new_root_must_be_signed_by_its_own_keys_too(issuer: Issuer, tmp_path: Path) -> None:
+    """Otherwise the old root's owner could name keys that nobody holds."""
+    files = bundle.unpack(issuer.publish_trust().bundle)
+    offline = FileKeyStore(tmp_path / "authority" / "offline")
+    (old,) = offline.infos()
+    new = FileKeyStore(tmp_path / "new").generate(
+        KeyUse.TRUST_ROOT, Algorithm.EDDSA, START, START + timedelta(days=9)
+    )
+    metadata = Metadata[Root].from_bytes(files["metadata/1.root.json"])
+    metadata.signed.version = 2
+    metadata.signed.add_key(publisher_module._tuf_key(new), Root.type)
+    metadata.signed.revoke_key(old.kid, Root.type)
+    metadata.sign(publisher_module._TufSigner(offline, old))
+    files["metadata/2.root.json"] = metadata.to_bytes()
+    with pytest.raises(TrustError) as caught:
+        TrustStore.load(bundle.pack(files))
+    assert caught.value.reason == "BAD_TRUST"
+
+
+def test_targets_are_signed_anew_before_they_expire(issuer: Issuer, clock: Clock) -> None:
+    for _ in range(4):
+        now = clock.advance(days=120)
+        store = TrustStore.load(issuer.publish_trust().bundle)
+        assert store.expires_at > now
+        assert store.age(now).freshness is Freshness.FRESH
+
+
+def test_compressed_or_doubled_members_are_refused(issuer: Issuer) -> None:
+    files = bundle.unpack(issuer.publish_trust().bundle)
+    deflated, doubled = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(deflated, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data + b" " * 5_000)
+    with warnings.catch_warnings(), zipfile.ZipFile(doubled, "w") as archive:
+        warnings.simplefilter("ignore")
+        for name in [*files, "metadata/timestamp.json"]:
+            archive.writestr(name, files[name])
+    for data in (deflated.getvalue(), doubled.getvalue(), bytes(bundle.MAX_BUNDLE_BYTES + 1)):
+        with pytest.raises(TrustError) as caught:
+            bundle.unpack(data)
+        assert caught.value.reason == "NOT_A_BUNDLE"

@@ -249,6 +249,12 @@ def vectors(city: City) -> dict[str, dict[str, Any]]:
         now=(START + timedelta(days=3)).isoformat(),
     )
 
+    valid(
+        "valid-leeway",
+        "begins four minutes from now: clocks differ",
+        cose(city, claims(city, not_before=CHECK + timedelta(minutes=4))),
+    )
+
     # Read.
     add("read-empty", "nothing", "", "NOT_A_PERMIT", "read")
     add(
@@ -643,6 +649,14 @@ def vectors(city: City) -> dict[str, dict[str, Any]]:
         "an hour after the expiry",
         cose(city, claims(city, expires_at=CHECK - timedelta(hours=1))),
         "EXPIRED",
+        "time",
+    )
+
+    add(
+        "time-beyond-leeway",
+        "begins six minutes from now",
+        cose(city, claims(city, not_before=CHECK + timedelta(minutes=6))),
+        "NOT_YET_VALID",
         "time",
     )
 
