@@ -57,6 +57,8 @@ PAIR_CUT = 16.0
 """Squared deviations, in standard deviations, beyond which pairs neither agree nor are paired."""
 BETTER = 1e-4
 """Nats by which a later motion must beat an earlier one: several often lead to the same pairing."""
+BUMP_REACH = 3.0
+"""Standard deviations at which :func:`bump` ends."""
 VOTE_UNITS = 1 << 20
 """A whole vote of a probe minutia in the search."""
 
@@ -103,7 +105,7 @@ class Parameters(NamedTuple):
     overlap_px: float = 8.0
     support_px: float = 45.0
     support_prior: float = 1.0
-    motions: int = 3
+    motions: int = 2
     rounds: int = 4
 
 
@@ -150,6 +152,12 @@ unrelated templates of these densities would show in this overlap.
 def wrapped(angle: FloatArray) -> FloatArray:
     """The same angles within [-pi, pi)."""
     return angle - 2.0 * math.pi * np.floor(angle / (2.0 * math.pi) + 0.5)
+
+
+def bump(d2: FloatArray, sigma: float) -> FloatArray:
+    """A weight that falls from 1 to 0 with squared distance, like a normal density that ends."""
+    u = np.maximum(1.0 - d2 / (BUMP_REACH * sigma) ** 2, 0.0)
+    return u**4
 
 
 def convex_hull(x: FloatArray, y: FloatArray) -> IndexArray:
@@ -517,7 +525,7 @@ def distortion(
     minutia's own residual has no say in where it is expected.
     """
     d2 = (px[i][None, :] - px[:, None]) ** 2 + (py[i][None, :] - py[:, None]) ** 2
-    k = np.exp(-d2 / (2.0 * P.field_px**2)) * w
+    k = bump(d2, P.field_px) * w
     k[np.arange(px.shape[0])[:, None] == i[None, :]] = 0.0
     total = P.field_prior + k.sum(axis=1)
     return k @ (reference.x[j] - px[i]) / total, k @ (reference.y[j] - py[i]) / total
@@ -556,12 +564,12 @@ def measured(
     up, ur = float(probe_inside[mates < 0].sum()), float(reference_inside.sum())
 
     # The paired share around each pair, in both templates.
-    reach = 2.0 * P.support_px**2
-    near_probe = np.exp(-((px - px[i, None]) ** 2 + (py - py[i, None]) ** 2) / reach)
+    near_probe = bump((px - px[i, None]) ** 2 + (py - py[i, None]) ** 2, P.support_px)
     near_probe = near_probe * probe_inside
     near_probe[np.arange(count), i] = 0.0
-    near_free = np.exp(
-        -((reference.x[free] - px[i, None]) ** 2 + (reference.y[free] - py[i, None]) ** 2) / reach
+    near_free = bump(
+        (reference.x[free] - px[i, None]) ** 2 + (reference.y[free] - py[i, None]) ** 2,
+        P.support_px,
     )
     paired = near_probe[:, mates >= 0].sum(axis=1)
     around = near_probe.sum(axis=1) + paired + near_free @ reference_inside

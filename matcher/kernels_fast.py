@@ -16,6 +16,7 @@ import numpy as np
 
 from matcher.kernels import (
     BETTER,
+    BUMP_REACH,
     DIRECTION_SIGMA,
     DIRECTIONS,
     HULL_MARGIN_PX,
@@ -449,7 +450,7 @@ def compare(xp, yp, ap, kp, dp, hp, xr, yr, ar, kr, dr, hr, scale, P, features, 
             sigma = P.coarse_px
             if r >= 2:
                 sigma = P.fine_px
-                reach = 2.0 * P.field_px * P.field_px
+                reach = BUMP_REACH * BUMP_REACH * P.field_px * P.field_px
                 for i in range(m):
                     total = P.field_prior
                     gx = 0.0
@@ -460,7 +461,10 @@ def compare(xp, yp, ap, kp, dp, hp, xr, yr, ar, kr, dr, hr, scale, P, features, 
                             continue
                         dx = px[k] - px[i]
                         dy = py[k] - py[i]
-                        w = fw[q] * math.exp(-(dx * dx + dy * dy) / reach)
+                        u = 1.0 - (dx * dx + dy * dy) / reach
+                        if u <= 0.0:
+                            continue
+                        w = fw[q] * (u * u) * (u * u)
                         total += w
                         gx += w * (xr[fj[q]] - px[k])
                         gy += w * (yr[fj[q]] - py[k])
@@ -538,34 +542,39 @@ def compare(xp, yp, ap, kp, dp, hp, xr, yr, ar, kr, dr, hr, scale, P, features, 
                 li[unpaired] = j
                 ll[unpaired] = w
                 unpaired += 1
-        support = 0.0
-        supported = 0.0
-        reach = 2.0 * P.support_px * P.support_px
-        for i in range(m):
-            j = pair[i]
-            if j < 0:
-                continue
-            near = 0.0
-            around = 1e-9
-            for k in range(m):
-                if k != i:
-                    dx = px[k] - px[i]
-                    dy = py[k] - py[i]
-                    w = math.exp(-(dx * dx + dy * dy) / reach) * inside[k]
-                    around += w
-                    if pair[k] >= 0:
-                        near += w
-                        around += w
-            for q in range(unpaired):
-                dx = xr[li[q]] - px[i]
-                dy = yr[li[q]] - py[i]
-                around += math.exp(-(dx * dx + dy * dy) / reach) * ll[q]
-            share = 2.0 * near / (around + P.support_prior)
-            support += share
-            supported += share * evidence[i]
         total = ev - P.unpaired_cost * (up + ur)
         if total > best + BETTER:
             best = total
+            support = 0.0
+            supported = 0.0
+            reach = BUMP_REACH * BUMP_REACH * P.support_px * P.support_px
+            for i in range(m):
+                j = pair[i]
+                if j < 0:
+                    continue
+                near = 0.0
+                around = 1e-9
+                for k in range(m):
+                    if k != i:
+                        dx = px[k] - px[i]
+                        dy = py[k] - py[i]
+                        u = 1.0 - (dx * dx + dy * dy) / reach
+                        if u <= 0.0:
+                            continue
+                        w = (u * u) * (u * u) * inside[k]
+                        around += w
+                        if pair[k] >= 0:
+                            near += w
+                            around += w
+                for q in range(unpaired):
+                    dx = xr[li[q]] - px[i]
+                    dy = yr[li[q]] - py[i]
+                    u = 1.0 - (dx * dx + dy * dy) / reach
+                    if u > 0.0:
+                        around += (u * u) * (u * u) * ll[q]
+                share = 2.0 * near / (around + P.support_prior)
+                support += share
+                supported += share * evidence[i]
             features[0] = total
             features[1] = count
             features[2] = ev
