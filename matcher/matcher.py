@@ -109,7 +109,9 @@ class Matcher:
         self._guard = _Guard()
         self._snapshot_lock = threading.Lock()
         threads = settings.threads or os.cpu_count() or 1
-        executor = ThreadPoolExecutor(threads, "matcher") if threads > 1 else None
+        executor = ThreadPoolExecutor(threads, "matcher-compare") if threads > 1 else None
+        # A pool of its own: searches wait for comparisons, never the other way round.
+        self._searches = ThreadPoolExecutor(threads, "matcher-search") if threads > 1 else None
         self._searcher = Searcher(self._model, self._calibration, settings.search, executor)
 
     @classmethod
@@ -244,8 +246,18 @@ class Matcher:
     def identify_many(
         self, batch: Sequence[Sequence[Template]], *, limit: int = 10
     ) -> list[CandidateList]:
-        """:meth:`identify` for each of a batch, in order, with the same answers."""
-        return [self.identify(probes, limit=limit) for probes in batch]
+        """:meth:`identify` for each of a batch, in order, with the same answers.
+
+        Raises:
+            FailureToEnrolError: of one entry no probe can be compared; there is no answer at all.
+        """
+
+        def search(probes: Sequence[Template]) -> CandidateList:
+            return self.identify(probes, limit=limit)
+
+        if self._searches is None or len(batch) < 2:
+            return [search(probes) for probes in batch]
+        return list(self._searches.map(search, batch))
 
     # --- one to one --------------------------------------------------------------------------
 

@@ -367,6 +367,20 @@ def test_a_changed_snapshot_is_refused(tmp_path: Path, where: str) -> None:
         Matcher.open(tmp_path, key=KEY)
 
 
+def test_a_snapshot_of_another_descriptor_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Matcher.open(tmp_path, key=KEY).snapshot()
+    monkeypatch.setattr("matcher.matcher.DESCRIPTOR_VERSION", "descriptor-of-tomorrow")
+    with pytest.raises(IndexStateError, match="descriptor-of-tomorrow"):
+        Matcher.open(tmp_path, key=KEY)
+
+
+def test_one_hopeless_entry_fails_its_batch(voting: Matcher) -> None:
+    with pytest.raises(FailureToEnrolError):
+        voting.identify_many([person(1, 1), [empty_template(2)]])
+
+
 def test_searches_go_on_while_people_are_enrolled() -> None:
     matcher = enrolled(VOTING, range(10))
     failures: list[BaseException] = []
