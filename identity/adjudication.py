@@ -17,6 +17,7 @@ from identity.store import Database, Transaction
 from identity.types import (
     ApplicationState,
     Case,
+    CaseAppeal,
     CaseDecision,
     CaseState,
     Once,
@@ -112,7 +113,7 @@ class Adjudication:
                     raise StateError(
                         "NOTHING_TO_APPEAL", f"case {case_id} did not end in a rejection"
                     )
-                tx.cases.set_state(case_id, CaseState.APPEALED, case.round + 1)
+                tx.cases.add_appeal(case, CaseAppeal(statement, once.caller, now))
                 tx.people.settle_application(case.application_id, ApplicationState.IN_ADJUDICATION)
                 tx.once.record(once, case_id, now)
                 tx.audit.append(now, once.caller, once.method, case_id)

@@ -17,6 +17,7 @@ from identity.types import (
     Application,
     ApplicationState,
     Once,
+    PermitChange,
     PermitRecord,
     PermitState,
     Purpose,
@@ -147,7 +148,7 @@ class PermitDesk:
         with self._database.write() as tx:
             permit = tx.permits.get(permit_number)
             if tx.once.result_of(once) is None:
-                self._change(tx, permit, wanted, once)
+                self._change(tx, permit, wanted, reason, once)
             permit = tx.permits.get(permit_number)
         self.publish([permit_number])
         return self._shown(permit)
@@ -215,7 +216,7 @@ class PermitDesk:
         return self._shown(permit)
 
     def _change(
-        self, tx: Transaction, permit: PermitRecord, wanted: PermitState, once: Once
+        self, tx: Transaction, permit: PermitRecord, wanted: PermitState, reason: str, once: Once
     ) -> None:
         if permit.state is PermitState.REVOKED and wanted is not PermitState.REVOKED:
             raise StateError(
@@ -223,7 +224,7 @@ class PermitDesk:
                 f"permit {permit.permit_number} is revoked for good; issue a new one",
             )
         now = self._clock.now()
-        tx.permits.set_state(permit.permit_number, wanted)
+        tx.permits.change(permit, PermitChange(wanted, reason, once.caller, now))
         tx.once.record(once, permit.permit_number, now)
         tx.audit.append(
             now, once.caller, once.method, permit.registrant_id, outcome=wanted.name.lower()

@@ -138,6 +138,18 @@ permits = Table(
     UniqueConstraint("status_list", "status_index"),
 )
 
+# Why a permit was suspended, reinstated or revoked. The reason is never published.
+permit_changes = Table(
+    "permit_changes",
+    metadata,
+    Column("permit_number", ForeignKey("permits.permit_number"), primary_key=True),
+    Column("ordinal", Integer, primary_key=True),
+    Column("state", Integer, nullable=False),
+    Column("sealed_reason", LargeBinary, nullable=False),
+    Column("changed_by", String(120), nullable=False),
+    Column("at", Instant, nullable=False),
+)
+
 cases = Table(
     "cases",
     metadata,
@@ -174,6 +186,16 @@ case_decisions = Table(
     Column("sealed_reason", LargeBinary, nullable=False),  # free text may name people
     Column("at", Instant, nullable=False),
     Column("round", Integer, nullable=False),
+)
+
+case_appeals = Table(
+    "case_appeals",
+    metadata,
+    Column("case_id", ForeignKey("cases.case_id"), primary_key=True),
+    Column("round", Integer, primary_key=True),  # the one it opened
+    Column("sealed_statement", LargeBinary, nullable=False),
+    Column("taken_by", String(120), nullable=False),
+    Column("at", Instant, nullable=False),
 )
 
 terminals = Table(

@@ -178,6 +178,25 @@ class CaseDecision:
 
 
 @dataclass(frozen=True)
+class CaseAppeal:
+    """The person's own words; empty once they are erased."""
+
+    statement: str
+    taken_by: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class PermitChange:
+    """A suspension, reinstatement or revocation, and why."""
+
+    state: PermitState
+    reason: str
+    changed_by: str
+    at: datetime
+
+
+@dataclass(frozen=True)
 class Case:
     case_id: str
     application_id: str
@@ -187,6 +206,7 @@ class Case:
     opened_at: datetime
     candidates: tuple[CaseCandidate, ...] = ()
     decisions: tuple[CaseDecision, ...] = ()
+    appeals: tuple[CaseAppeal, ...] = ()
     round: int = 1
 
 

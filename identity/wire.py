@@ -208,6 +208,10 @@ def case_file_message(file: CaseFile) -> adjudication_pb2.Case:
     message = case_message(file.case)
     if file.applicant is not None:
         message.applicant.CopyFrom(_details_message(file.applicant.details))
+    for appeal in file.case.appeals:
+        message.appeals.add(
+            statement=appeal.statement, taken_by=appeal.taken_by, at=timestamp(appeal.at)
+        )
     for candidate, particulars in zip(message.candidates, file.candidates, strict=True):
         if particulars is not None:
             candidate.details.CopyFrom(_details_message(particulars.details))

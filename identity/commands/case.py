@@ -150,6 +150,8 @@ def _print(case: adjudication_pb2.Case) -> None:
     for decision in case.decisions:
         verdict = adjudication_pb2.Verdict.Name(decision.verdict).removeprefix("VERDICT_")
         typer.echo(f"{instant(decision.at)}  {decision.operator_id}  {verdict}: {decision.reason}")
+    for appeal in case.appeals:
+        typer.echo(f"{instant(appeal.at)}  {appeal.taken_by}  APPEAL: {appeal.statement}")
 
 
 def _state(case: adjudication_pb2.Case) -> str:

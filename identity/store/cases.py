@@ -8,10 +8,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from identity.errors import NotFoundError
-from identity.schema import case_candidates, case_decisions, cases
+from identity.schema import case_appeals, case_candidates, case_decisions, cases
 from identity.store.people import People
 from identity.types import (
     Case,
+    CaseAppeal,
     CaseCandidate,
     CaseDecision,
     CaseReason,
@@ -127,6 +128,23 @@ class Cases:
             )
         )
 
+    def add_appeal(self, case: Case, appeal: CaseAppeal) -> None:
+        """Keep the statement and begin the next round."""
+        round_ = case.round + 1
+        key = self._people.key_of_application(case.application_id)
+        self._connection.execute(
+            insert(case_appeals).values(
+                case_id=case.case_id,
+                round=round_,
+                sealed_statement=seal(
+                    key, appeal.statement.encode(), f"appeal/{case.case_id}/{round_}"
+                ),
+                taken_by=appeal.taken_by,
+                at=appeal.at,
+            )
+        )
+        self.set_state(case.case_id, CaseState.APPEALED, round_)
+
     def _case(self, row: Row[Any]) -> Case:
         candidate_rows = self._connection.execute(
             select(case_candidates)
@@ -138,12 +156,21 @@ class Cases:
             .where(case_decisions.c.case_id == row.case_id)
             .order_by(case_decisions.c.ordinal)
         ).all()
+        appeal_rows = self._connection.execute(
+            select(case_appeals)
+            .where(case_appeals.c.case_id == row.case_id)
+            .order_by(case_appeals.c.round)
+        ).all()
         # Once the applicant is erased the free text of their case is unreadable, as it should be.
         key = (
             self._people.key_of_application_unless_erased(row.application_id)
             if decision_rows
             else None
         )
+
+        def opened(sealed: bytes, context: str) -> str:
+            return "" if key is None else unseal(key, sealed, context).decode()
+
         return Case(
             case_id=row.case_id,
             application_id=row.application_id,
@@ -168,14 +195,22 @@ class Cases:
                     operator_id=decision.operator_id,
                     verdict=Verdict(decision.verdict),
                     registrant_id=decision.registrant_id,
-                    reason=""
-                    if key is None
-                    else unseal(
-                        key, decision.sealed_reason, f"decision/{row.case_id}/{decision.ordinal}"
-                    ).decode(),
+                    reason=opened(
+                        decision.sealed_reason, f"decision/{row.case_id}/{decision.ordinal}"
+                    ),
                     at=decision.at,
                     round=decision.round,
                 )
                 for decision in decision_rows
+            ),
+            appeals=tuple(
+                CaseAppeal(
+                    statement=opened(
+                        appeal.sealed_statement, f"appeal/{row.case_id}/{appeal.round}"
+                    ),
+                    taken_by=appeal.taken_by,
+                    at=appeal.at,
+                )
+                for appeal in appeal_rows
             ),
         )

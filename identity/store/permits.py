@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, desc, insert, select, update
 
 from identity.errors import NotFoundError, SealError
-from identity.schema import permits
+from identity.schema import permit_changes, permits
 from identity.store.people import People
-from identity.types import PermitRecord, PermitState
+from identity.types import PermitChange, PermitRecord, PermitState
 from identity.vault import Vault, seal, unseal
 
 
@@ -64,6 +64,46 @@ class Permits:
         self._connection.execute(
             update(permits).where(permits.c.permit_number == permit_number).values(state=state)
         )
+
+    def change(self, permit: PermitRecord, change: PermitChange) -> None:
+        """Set the state and keep why."""
+        ordinal = len(self.changes(permit))
+        key = self._people.key_of_registrant(permit.registrant_id)
+        self._connection.execute(
+            insert(permit_changes).values(
+                permit_number=permit.permit_number,
+                ordinal=ordinal,
+                state=change.state,
+                sealed_reason=seal(
+                    key, change.reason.encode(), f"permit-change/{permit.permit_number}/{ordinal}"
+                ),
+                changed_by=change.changed_by,
+                at=change.at,
+            )
+        )
+        self.set_state(permit.permit_number, change.state)
+
+    def changes(self, permit: PermitRecord) -> list[PermitChange]:
+        """What operators did to a permit, oldest first."""
+        rows = self._connection.execute(
+            select(permit_changes)
+            .where(permit_changes.c.permit_number == permit.permit_number)
+            .order_by(permit_changes.c.ordinal)
+        ).all()
+        if not rows:
+            return []
+        key = self._people.key_of_registrant(permit.registrant_id)
+        return [
+            PermitChange(
+                state=PermitState(row.state),
+                reason=unseal(
+                    key, row.sealed_reason, f"permit-change/{row.permit_number}/{row.ordinal}"
+                ).decode(),
+                changed_by=row.changed_by,
+                at=row.at,
+            )
+            for row in rows
+        ]
 
     def status_of(self, permit_number: str) -> tuple[int, int, PermitState]:
         """(status list, index, state), as the register has it, for a permit that exists."""

@@ -143,6 +143,22 @@ def test_what_was_decided_before_an_appeal_does_not_count_after_it(
     assert world.application_state(case.application_id) is ApplicationState.REJECTED
 
 
+def test_the_persons_own_words_are_there_for_who_decides_anew(world: World, case: Case) -> None:
+    statement = "我不是那个人，这里有我的出生证明"
+    appeal(world, rejected(world, case), statement)
+    file = world.adjudication.open_file(case.case_id, CHEN, "AdjudicationService.GetCase")
+    assert [(one.statement, one.taken_by, one.at) for one in file.case.appeals] == [
+        (statement, ANNA, START)
+    ]
+    world.decide(case, CHEN, REJECT)
+    world.decide(case, DAI, REJECT)
+    appeal(world, case, "still not me")
+    assert [one.statement for one in world.case(case.case_id).appeals] == [
+        statement,
+        "still not me",
+    ]
+
+
 # -- illegal steps ----
 
 

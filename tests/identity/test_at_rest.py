@@ -18,6 +18,8 @@ from anju.v1 import (
     enrolment_pb2_grpc,
     matching_pb2,
     matching_pb2_grpc,
+    permits_pb2,
+    permits_pb2_grpc,
     register_pb2,
     register_pb2_grpc,
 )
@@ -37,6 +39,8 @@ from tests.identity.service_kit import (
 
 PEOPLE = range(5)
 REASON = "第二位核查员确认此人就是样例"
+STATEMENT = "我叫样例本人，我不是登记的那个人"
+LOST = "持证人样例报称证件遗失"
 NEW_ADDRESS = "示例区搬家以后的新地址77号"
 
 
@@ -114,6 +118,21 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Used:
                 )
             )
         secrets.update((f"reason ({n})", one) for n, one in enumerate(spellings(REASON)))
+        adjudication_pb2_grpc.AdjudicationServiceStub(operator.channel).AppealCase(
+            adjudication_pb2.AppealCaseRequest(
+                idempotency_key=new_idempotency_key(), case_id=double.case_id, statement=STATEMENT
+            )
+        )
+        secrets.update((f"appeal ({n})", one) for n, one in enumerate(spellings(STATEMENT)))
+        permits_pb2_grpc.PermitServiceStub(operator.channel).ChangePermitStatus(
+            permits_pb2.ChangePermitStatusRequest(
+                idempotency_key=new_idempotency_key(),
+                permit_number=told[4].permit.permit_number,
+                state=permits_pb2.PERMIT_STATE_SUSPENDED,
+                reason=LOST,
+            )
+        )
+        secrets.update((f"status reason ({n})", one) for n, one in enumerate(spellings(LOST)))
         # A question, a move, a departure and an erasure.
         probe = samples_of(1, 3)
         secrets["probe"] = probe[0].data[60:84]

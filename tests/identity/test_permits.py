@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -205,6 +206,23 @@ def test_a_change_of_status_needs_a_reason(world: World, holder: str, reason: st
     )
 
 
+def test_why_a_permit_was_changed_stays_in_the_register_and_is_not_published(
+    world: World, holder: str
+) -> None:
+    shown = world.desk.issue(holder, issuing())
+    reason = "持证人报失"
+    world.desk.change_status(shown.permit.permit_number, SUSPENDED, reason, once(ANNA))
+    world.desk.change_status(shown.permit.permit_number, REVOKED, "stolen after all", once(BO))
+    with world.database.read() as tx:
+        kept = tx.permits.changes(shown.permit)
+    assert [(one.state, one.reason, one.changed_by, one.at) for one in kept] == [
+        (SUSPENDED, reason, ANNA, START),
+        (REVOKED, "stolen after all", BO, START),
+    ]
+    assert reason.encode() not in world.issuer.trust().bundle
+    assert reason.encode().hex().upper() not in "".join(world.dump()).upper()
+
+
 def test_nobody_can_make_a_permit_expire(world: World, holder: str) -> None:
     shown = world.desk.issue(holder, issuing())
     refused(
@@ -248,14 +266,22 @@ def test_a_publication_that_failed_is_made_up_for_by_a_retry(
 
 
 def test_changes_made_at_once_are_published_as_the_register_has_them(
-    world: World, holder: str
+    world: World, holder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = world.desk.issue(holder, issuing())
-    for _ in range(8):
+    publish = world.port.publish
+
+    def slowly_suspend(status_list: int, status_index: int, state: PermitState) -> None:
+        time.sleep(0.03 if state is SUSPENDED else 0.0)
+        publish(status_list, status_index, state)
+
+    monkeypatch.setattr(world.port, "publish", slowly_suspend)
+    for _ in range(6):
         barrier = threading.Barrier(2)
 
         def flip(wanted: PermitState, barrier: threading.Barrier = barrier) -> None:
             barrier.wait()
+            time.sleep(0.01 if wanted is VALID else 0.0)
             change(world, shown, wanted)
 
         with ThreadPoolExecutor(2) as pool:

@@ -232,9 +232,38 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("case_id", "ordinal", name=op.f("pk_case_decisions")),
     )
+    op.create_table(
+        "case_appeals",
+        sa.Column("case_id", sa.String(length=40), nullable=False),
+        sa.Column("round", sa.Integer(), nullable=False),
+        sa.Column("sealed_statement", sa.LargeBinary(), nullable=False),
+        sa.Column("taken_by", sa.String(length=120), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["case_id"], ["cases.case_id"], name=op.f("fk_case_appeals_case_id")
+        ),
+        sa.PrimaryKeyConstraint("case_id", "round", name=op.f("pk_case_appeals")),
+    )
+    op.create_table(
+        "permit_changes",
+        sa.Column("permit_number", sa.String(length=40), nullable=False),
+        sa.Column("ordinal", sa.Integer(), nullable=False),
+        sa.Column("state", sa.Integer(), nullable=False),
+        sa.Column("sealed_reason", sa.LargeBinary(), nullable=False),
+        sa.Column("changed_by", sa.String(length=120), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["permit_number"],
+            ["permits.permit_number"],
+            name=op.f("fk_permit_changes_permit_number"),
+        ),
+        sa.PrimaryKeyConstraint("permit_number", "ordinal", name=op.f("pk_permit_changes")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("permit_changes")
+    op.drop_table("case_appeals")
     op.drop_table("case_decisions")
     op.drop_index("ix_case_candidates_registrant_id", table_name="case_candidates")
     op.drop_table("case_candidates")

@@ -26,41 +26,43 @@ from anju.v1 import common_pb2 as anju_dot_v1_dot_common__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61nju/v1/adjudication.proto\x12\x07\x61nju.v1\x1a\x14\x61nju/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x01\n\rCaseCandidate\x12\x15\n\rregistrant_id\x18\x01 \x01(\t\x12\x12\n\nsimilarity\x18\x02 \x01(\x01\x12)\n\x07\x64\x65tails\x18\x03 \x01(\x0b\x32\x18.anju.v1.PersonalDetails\x12\x1b\n\x13\x66inger_similarities\x18\x04 \x03(\x01\"\x91\x01\n\x08\x44\x65\x63ision\x12\x13\n\x0boperator_id\x18\x01 \x01(\t\x12!\n\x07verdict\x18\x02 \x01(\x0e\x32\x10.anju.v1.Verdict\x12\x15\n\rregistrant_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12&\n\x02\x61t\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb9\x02\n\x04\x43\x61se\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\x12!\n\x05state\x18\x02 \x01(\x0e\x32\x12.anju.v1.CaseState\x12#\n\x06reason\x18\x03 \x01(\x0e\x32\x13.anju.v1.CaseReason\x12\x16\n\x0e\x61pplication_id\x18\x04 \x01(\t\x12+\n\tapplicant\x18\x05 \x01(\x0b\x32\x18.anju.v1.PersonalDetails\x12*\n\ncandidates\x18\x06 \x03(\x0b\x32\x16.anju.v1.CaseCandidate\x12$\n\tdecisions\x18\x07 \x03(\x0b\x32\x11.anju.v1.Decision\x12-\n\topened_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nstation_id\x18\t \x01(\t\"R\n\x10ListCasesRequest\x12\x17\n\x0finclude_decided\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"J\n\x11ListCasesResponse\x12\x1c\n\x05\x63\x61ses\x18\x01 \x03(\x0b\x32\r.anju.v1.Case\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x0eGetCaseRequest\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\".\n\x0fGetCaseResponse\x12\x1b\n\x04\x63\x61se\x18\x01 \x01(\x0b\x32\r.anju.v1.Case\"\x87\x01\n\x11\x44\x65\x63ideCaseRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61se_id\x18\x02 \x01(\t\x12!\n\x07verdict\x18\x03 \x01(\x0e\x32\x10.anju.v1.Verdict\x12\x15\n\rregistrant_id\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"1\n\x12\x44\x65\x63ideCaseResponse\x12\x1b\n\x04\x63\x61se\x18\x01 \x01(\x0b\x32\r.anju.v1.Case\"P\n\x11\x41ppealCaseRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61se_id\x18\x02 \x01(\t\x12\x11\n\tstatement\x18\x03 \x01(\t\"1\n\x12\x41ppealCaseResponse\x12\x1b\n\x04\x63\x61se\x18\x01 \x01(\x0b\x32\r.anju.v1.Case*\xa1\x01\n\nCaseReason\x12\x1b\n\x17\x43\x41SE_REASON_UNSPECIFIED\x10\x00\x12.\n*CASE_REASON_SAME_FINGERS_OTHER_PARTICULARS\x10\x01\x12\x19\n\x15\x43\x41SE_REASON_GREY_ZONE\x10\x02\x12+\n\'CASE_REASON_SAME_DOCUMENT_OTHER_FINGERS\x10\x03*\x8d\x01\n\tCaseState\x12\x1a\n\x16\x43\x41SE_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41SE_STATE_OPEN\x10\x01\x12\x1e\n\x1a\x43\x41SE_STATE_AWAITING_SECOND\x10\x02\x12\x16\n\x12\x43\x41SE_STATE_DECIDED\x10\x03\x12\x17\n\x13\x43\x41SE_STATE_APPEALED\x10\x04*m\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x1c\n\x18VERDICT_DIFFERENT_PERSON\x10\x01\x12\x17\n\x13VERDICT_SAME_PERSON\x10\x02\x12\x12\n\x0eVERDICT_REJECT\x10\x03\x32\xa5\x02\n\x13\x41\x64judicationService\x12\x42\n\tListCases\x12\x19.anju.v1.ListCasesRequest\x1a\x1a.anju.v1.ListCasesResponse\x12<\n\x07GetCase\x12\x17.anju.v1.GetCaseRequest\x1a\x18.anju.v1.GetCaseResponse\x12\x45\n\nDecideCase\x12\x1a.anju.v1.DecideCaseRequest\x1a\x1b.anju.v1.DecideCaseResponse\x12\x45\n\nAppealCase\x12\x1a.anju.v1.AppealCaseRequest\x1a\x1b.anju.v1.AppealCaseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61nju/v1/adjudication.proto\x12\x07\x61nju.v1\x1a\x14\x61nju/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x01\n\rCaseCandidate\x12\x15\n\rregistrant_id\x18\x01 \x01(\t\x12\x12\n\nsimilarity\x18\x02 \x01(\x01\x12)\n\x07\x64\x65tails\x18\x03 \x01(\x0b\x32\x18.anju.v1.PersonalDetails\x12\x1b\n\x13\x66inger_similarities\x18\x04 \x03(\x01\"\x91\x01\n\x08\x44\x65\x63ision\x12\x13\n\x0boperator_id\x18\x01 \x01(\t\x12!\n\x07verdict\x18\x02 \x01(\x0e\x32\x10.anju.v1.Verdict\x12\x15\n\rregistrant_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12&\n\x02\x61t\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x06\x41ppeal\x12\x11\n\tstatement\x18\x01 \x01(\t\x12\x10\n\x08taken_by\x18\x02 \x01(\t\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xdb\x02\n\x04\x43\x61se\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\x12!\n\x05state\x18\x02 \x01(\x0e\x32\x12.anju.v1.CaseState\x12#\n\x06reason\x18\x03 \x01(\x0e\x32\x13.anju.v1.CaseReason\x12\x16\n\x0e\x61pplication_id\x18\x04 \x01(\t\x12+\n\tapplicant\x18\x05 \x01(\x0b\x32\x18.anju.v1.PersonalDetails\x12*\n\ncandidates\x18\x06 \x03(\x0b\x32\x16.anju.v1.CaseCandidate\x12$\n\tdecisions\x18\x07 \x03(\x0b\x32\x11.anju.v1.Decision\x12-\n\topened_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nstation_id\x18\t \x01(\t\x12 \n\x07\x61ppeals\x18\n \x03(\x0b\x32\x0f.anju.v1.Appeal\"R\n\x10ListCasesRequest\x12\x17\n\x0finclude_decided\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"J\n\x11ListCasesResponse\x12\x1c\n\x05\x63\x61ses\x18\x01 \x03(\x0b\x32\r.anju.v1.Case\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x0eGetCaseRequest\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\".\n\x0fGetCaseResponse\x12\x1b\n\x04\x63\x61se\x18\x01 \x01(\x0b\x32\r.anju.v1.Case\"\x87\x01\n\x11\x44\x65\x63ideCaseRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61se_id\x18\x02 \x01(\t\x12!\n\x07verdict\x18\x03 \x01(\x0e\x32\x10.anju.v1.Verdict\x12\x15\n\rregistrant_id\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"1\n\x12\x44\x65\x63ideCaseResponse\x12\x1b\n\x04\x63\x61se\x18\x01 \x01(\x0b\x32\r.anju.v1.Case\"P\n\x11\x41ppealCaseRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61se_id\x18\x02 \x01(\t\x12\x11\n\tstatement\x18\x03 \x01(\t\"1\n\x12\x41ppealCaseResponse\x12\x1b\n\x04\x63\x61se\x18\x01 \x01(\x0b\x32\r.anju.v1.Case*\xa1\x01\n\nCaseReason\x12\x1b\n\x17\x43\x41SE_REASON_UNSPECIFIED\x10\x00\x12.\n*CASE_REASON_SAME_FINGERS_OTHER_PARTICULARS\x10\x01\x12\x19\n\x15\x43\x41SE_REASON_GREY_ZONE\x10\x02\x12+\n\'CASE_REASON_SAME_DOCUMENT_OTHER_FINGERS\x10\x03*\x8d\x01\n\tCaseState\x12\x1a\n\x16\x43\x41SE_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41SE_STATE_OPEN\x10\x01\x12\x1e\n\x1a\x43\x41SE_STATE_AWAITING_SECOND\x10\x02\x12\x16\n\x12\x43\x41SE_STATE_DECIDED\x10\x03\x12\x17\n\x13\x43\x41SE_STATE_APPEALED\x10\x04*m\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x1c\n\x18VERDICT_DIFFERENT_PERSON\x10\x01\x12\x17\n\x13VERDICT_SAME_PERSON\x10\x02\x12\x12\n\x0eVERDICT_REJECT\x10\x03\x32\xa5\x02\n\x13\x41\x64judicationService\x12\x42\n\tListCases\x12\x19.anju.v1.ListCasesRequest\x1a\x1a.anju.v1.ListCasesResponse\x12<\n\x07GetCase\x12\x17.anju.v1.GetCaseRequest\x1a\x18.anju.v1.GetCaseResponse\x12\x45\n\nDecideCase\x12\x1a.anju.v1.DecideCaseRequest\x1a\x1b.anju.v1.DecideCaseResponse\x12\x45\n\nAppealCase\x12\x1a.anju.v1.AppealCaseRequest\x1a\x1b.anju.v1.AppealCaseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'anju.v1.adjudication_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CASEREASON']._serialized_start=1257
-  _globals['_CASEREASON']._serialized_end=1418
-  _globals['_CASESTATE']._serialized_start=1421
-  _globals['_CASESTATE']._serialized_end=1562
-  _globals['_VERDICT']._serialized_start=1564
-  _globals['_VERDICT']._serialized_end=1673
+  _globals['_CASEREASON']._serialized_start=1378
+  _globals['_CASEREASON']._serialized_end=1539
+  _globals['_CASESTATE']._serialized_start=1542
+  _globals['_CASESTATE']._serialized_end=1683
+  _globals['_VERDICT']._serialized_start=1685
+  _globals['_VERDICT']._serialized_end=1794
   _globals['_CASECANDIDATE']._serialized_start=95
   _globals['_CASECANDIDATE']._serialized_end=225
   _globals['_DECISION']._serialized_start=228
   _globals['_DECISION']._serialized_end=373
-  _globals['_CASE']._serialized_start=376
-  _globals['_CASE']._serialized_end=689
-  _globals['_LISTCASESREQUEST']._serialized_start=691
-  _globals['_LISTCASESREQUEST']._serialized_end=773
-  _globals['_LISTCASESRESPONSE']._serialized_start=775
-  _globals['_LISTCASESRESPONSE']._serialized_end=849
-  _globals['_GETCASEREQUEST']._serialized_start=851
-  _globals['_GETCASEREQUEST']._serialized_end=884
-  _globals['_GETCASERESPONSE']._serialized_start=886
-  _globals['_GETCASERESPONSE']._serialized_end=932
-  _globals['_DECIDECASEREQUEST']._serialized_start=935
-  _globals['_DECIDECASEREQUEST']._serialized_end=1070
-  _globals['_DECIDECASERESPONSE']._serialized_start=1072
-  _globals['_DECIDECASERESPONSE']._serialized_end=1121
-  _globals['_APPEALCASEREQUEST']._serialized_start=1123
-  _globals['_APPEALCASEREQUEST']._serialized_end=1203
-  _globals['_APPEALCASERESPONSE']._serialized_start=1205
-  _globals['_APPEALCASERESPONSE']._serialized_end=1254
-  _globals['_ADJUDICATIONSERVICE']._serialized_start=1676
-  _globals['_ADJUDICATIONSERVICE']._serialized_end=1969
+  _globals['_APPEAL']._serialized_start=375
+  _globals['_APPEAL']._serialized_end=460
+  _globals['_CASE']._serialized_start=463
+  _globals['_CASE']._serialized_end=810
+  _globals['_LISTCASESREQUEST']._serialized_start=812
+  _globals['_LISTCASESREQUEST']._serialized_end=894
+  _globals['_LISTCASESRESPONSE']._serialized_start=896
+  _globals['_LISTCASESRESPONSE']._serialized_end=970
+  _globals['_GETCASEREQUEST']._serialized_start=972
+  _globals['_GETCASEREQUEST']._serialized_end=1005
+  _globals['_GETCASERESPONSE']._serialized_start=1007
+  _globals['_GETCASERESPONSE']._serialized_end=1053
+  _globals['_DECIDECASEREQUEST']._serialized_start=1056
+  _globals['_DECIDECASEREQUEST']._serialized_end=1191
+  _globals['_DECIDECASERESPONSE']._serialized_start=1193
+  _globals['_DECIDECASERESPONSE']._serialized_end=1242
+  _globals['_APPEALCASEREQUEST']._serialized_start=1244
+  _globals['_APPEALCASEREQUEST']._serialized_end=1324
+  _globals['_APPEALCASERESPONSE']._serialized_start=1326
+  _globals['_APPEALCASERESPONSE']._serialized_end=1375
+  _globals['_ADJUDICATIONSERVICE']._serialized_start=1797
+  _globals['_ADJUDICATIONSERVICE']._serialized_end=2090
 # @@protoc_insertion_point(module_scope)

@@ -165,6 +165,36 @@ class Decision(_message.Message):
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
 @_typing.final
+class Appeal(_message.Message):
+    """The person's own words against a rejection, for whoever decides anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    TAKEN_BY_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    statement: _builtins.str
+    """1 to 1,000 characters; empty once the applicant is erased"""
+    taken_by: _builtins.str
+    """the operator who wrote it down, e.g. "operator:anna" """
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        statement: _builtins.str = ...,
+        taken_by: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "statement", b"statement", "taken_by", b"taken_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Appeal: _TypeAlias = Appeal  # noqa: Y015
+
+@_typing.final
 class Case(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -177,6 +207,7 @@ class Case(_message.Message):
     DECISIONS_FIELD_NUMBER: _builtins.int
     OPENED_AT_FIELD_NUMBER: _builtins.int
     STATION_ID_FIELD_NUMBER: _builtins.int
+    APPEALS_FIELD_NUMBER: _builtins.int
     case_id: _builtins.str
     state: Global___CaseState.ValueType
     reason: Global___CaseReason.ValueType
@@ -196,6 +227,10 @@ class Case(_message.Message):
 
     @_builtins.property
     def opened_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def appeals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Appeal]:
+        """oldest first; only in GetCase"""
+
     def __init__(
         self,
         *,
@@ -208,10 +243,11 @@ class Case(_message.Message):
         decisions: _abc.Iterable[Global___Decision] | None = ...,
         opened_at: _timestamp_pb2.Timestamp | None = ...,
         station_id: _builtins.str = ...,
+        appeals: _abc.Iterable[Global___Appeal] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["applicant", b"applicant", "opened_at", b"opened_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applicant", b"applicant", "application_id", b"application_id", "candidates", b"candidates", "case_id", b"case_id", "decisions", b"decisions", "opened_at", b"opened_at", "reason", b"reason", "state", b"state", "station_id", b"station_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["appeals", b"appeals", "applicant", b"applicant", "application_id", b"application_id", "candidates", b"candidates", "case_id", b"case_id", "decisions", b"decisions", "opened_at", b"opened_at", "reason", b"reason", "state", b"state", "station_id", b"station_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -91,15 +91,17 @@ class RegisterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RecordDeparture(self, request, context):
-        """Ends a registration: the person has left. Permits are revoked, references withdrawn from the
-        index at once. Errors: NOT_FOUND; FAILED_PRECONDITION / ALREADY_DEPARTED.
+        """Ends a registration: the person has left, and their permits are revoked. References stay until
+        erasure, so that who comes back is recognised. Errors: NOT_FOUND; FAILED_PRECONDITION /
+        ALREADY_DEPARTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EraseRegistrant(self, request, context):
-        """Destroys a registrant's data key: details and templates become unreadable, in backups too.
+        """Destroys a registrant's data key: details and templates become unreadable, in backups too, and
+        the references leave the index at once.
         Errors: NOT_FOUND; FAILED_PRECONDITION / NOT_DEPARTED (record the departure first).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -45,11 +45,13 @@ class RegisterServiceStub:
     ChangeResidence: _grpc.UnaryUnaryMultiCallable[_register_pb2.ChangeResidenceRequest, _register_pb2.ChangeResidenceResponse]
     """Moves the registrant to a new address. Errors: NOT_FOUND; INVALID_ARGUMENT / DETAILS_INVALID."""
     RecordDeparture: _grpc.UnaryUnaryMultiCallable[_register_pb2.RecordDepartureRequest, _register_pb2.RecordDepartureResponse]
-    """Ends a registration: the person has left. Permits are revoked, references withdrawn from the
-    index at once. Errors: NOT_FOUND; FAILED_PRECONDITION / ALREADY_DEPARTED.
+    """Ends a registration: the person has left, and their permits are revoked. References stay until
+    erasure, so that who comes back is recognised. Errors: NOT_FOUND; FAILED_PRECONDITION /
+    ALREADY_DEPARTED.
     """
     EraseRegistrant: _grpc.UnaryUnaryMultiCallable[_register_pb2.EraseRegistrantRequest, _register_pb2.EraseRegistrantResponse]
-    """Destroys a registrant's data key: details and templates become unreadable, in backups too.
+    """Destroys a registrant's data key: details and templates become unreadable, in backups too, and
+    the references leave the index at once.
     Errors: NOT_FOUND; FAILED_PRECONDITION / NOT_DEPARTED (record the departure first).
     """
 
@@ -70,11 +72,13 @@ class RegisterServiceAsyncStub(RegisterServiceStub):
     ChangeResidence: _aio.UnaryUnaryMultiCallable[_register_pb2.ChangeResidenceRequest, _register_pb2.ChangeResidenceResponse]  # type: ignore[assignment]
     """Moves the registrant to a new address. Errors: NOT_FOUND; INVALID_ARGUMENT / DETAILS_INVALID."""
     RecordDeparture: _aio.UnaryUnaryMultiCallable[_register_pb2.RecordDepartureRequest, _register_pb2.RecordDepartureResponse]  # type: ignore[assignment]
-    """Ends a registration: the person has left. Permits are revoked, references withdrawn from the
-    index at once. Errors: NOT_FOUND; FAILED_PRECONDITION / ALREADY_DEPARTED.
+    """Ends a registration: the person has left, and their permits are revoked. References stay until
+    erasure, so that who comes back is recognised. Errors: NOT_FOUND; FAILED_PRECONDITION /
+    ALREADY_DEPARTED.
     """
     EraseRegistrant: _aio.UnaryUnaryMultiCallable[_register_pb2.EraseRegistrantRequest, _register_pb2.EraseRegistrantResponse]  # type: ignore[assignment]
-    """Destroys a registrant's data key: details and templates become unreadable, in backups too.
+    """Destroys a registrant's data key: details and templates become unreadable, in backups too, and
+    the references leave the index at once.
     Errors: NOT_FOUND; FAILED_PRECONDITION / NOT_DEPARTED (record the departure first).
     """
 
@@ -116,8 +120,9 @@ class RegisterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _register_pb2.RecordDepartureRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_register_pb2.RecordDepartureResponse, _abc.Awaitable[_register_pb2.RecordDepartureResponse]]:
-        """Ends a registration: the person has left. Permits are revoked, references withdrawn from the
-        index at once. Errors: NOT_FOUND; FAILED_PRECONDITION / ALREADY_DEPARTED.
+        """Ends a registration: the person has left, and their permits are revoked. References stay until
+        erasure, so that who comes back is recognised. Errors: NOT_FOUND; FAILED_PRECONDITION /
+        ALREADY_DEPARTED.
         """
 
     @_abc_1.abstractmethod
@@ -126,7 +131,8 @@ class RegisterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _register_pb2.EraseRegistrantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_register_pb2.EraseRegistrantResponse, _abc.Awaitable[_register_pb2.EraseRegistrantResponse]]:
-        """Destroys a registrant's data key: details and templates become unreadable, in backups too.
+        """Destroys a registrant's data key: details and templates become unreadable, in backups too, and
+        the references leave the index at once.
         Errors: NOT_FOUND; FAILED_PRECONDITION / NOT_DEPARTED (record the departure first).
         """
 
