@@ -7,6 +7,7 @@ Runs as `python -m issuance verify permit.png --trust bundle.anju` with the base
 from __future__ import annotations
 
 import enum
+import io
 import json
 import sys
 import warnings
@@ -97,9 +98,11 @@ def verify(
     ] = None,
 ) -> None:
     """Does the permit in a picture or text stand? Exit code 0 valid, 1 refused, 2 not judged."""
+    _tolerate_any_terminal()
     verdict = _or_exit(lambda: _verify(source, trust, purpose, now, root, state))
     if as_json:
-        typer.echo(json.dumps(to_dict(verdict), ensure_ascii=False, indent=2))
+        plain = (sys.stdout.encoding or "ascii").lower().replace("-", "") != "utf8"
+        typer.echo(json.dumps(to_dict(verdict), ensure_ascii=plain, indent=2))
     else:
         _print(verdict)
     raise typer.Exit(ExitCode.VALID if verdict.valid else ExitCode.REFUSED)
@@ -111,6 +114,7 @@ def trust_info(
     now: Annotated[str | None, typer.Option(help="ISO 8601 time instead of the clock")] = None,
 ) -> None:
     """Who published a trust bundle, how old is it, and what does it hold?"""
+    _tolerate_any_terminal()
     store, instant = _or_exit(lambda: (_load(trust, None, None), _instant(now)))
     age = store.age(instant)
     rows = {
@@ -154,6 +158,13 @@ def main() -> None:
     except Exception as error:
         typer.echo(f"anju: internal error ({type(error).__name__})", err=True)
         sys.exit(ExitCode.UNUSABLE)
+
+
+def _tolerate_any_terminal() -> None:
+    """A terminal without Chinese shows question marks; the verdict and exit code stay right."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _or_exit(work: Callable[[], T]) -> T:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -66,6 +69,25 @@ def test_card_picture_is_valid(counter: Counter, issued: IssuedPermit) -> None:
     assert "VALID 有效" in out
     assert "张示例" in out
     assert "和平路" not in out
+
+
+def test_terminal_without_chinese_still_gets_the_verdict(
+    counter: Counter, issued: IssuedPermit
+) -> None:
+    path = counter.file("permit.txt", issued.qr_text.encode())
+    command = [sys.executable, "-m", "issuance", "verify", path, *NOW]
+    files = ["--trust", str(counter.authority.bundle), "--state", str(counter.state)]
+    for extra in ([], ["--json"]):
+        done = subprocess.run(
+            [*command, *files, *extra],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        text = done.stdout.decode("ascii")
+        assert "VALID" in text
+    assert json.loads(text)["shown"]["full_name"] == "张示例"
 
 
 def test_long_address_is_shown_whole_in_a_narrow_window(
