@@ -15,6 +15,8 @@ from identity.errors import NotFoundError
 from identity.permits import PermitDesk, ShownPermit
 from identity.types import Application, Once
 
+ASKED_WITH = "EnrolmentService.GetApplication"
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -48,8 +50,14 @@ class Reception:
         return Answer(application, self._desk.issue_for(application))
 
     def application(self, application_id: str, caller: Principal) -> Answer:
-        """An application as it stands. Terminals see those of their own station only."""
+        """An application as it stands. Terminals see those of their own station only.
+
+        A permit that an operator is shown this way is a disclosure like any other.
+        """
         application = self._enrolment.application(application_id)
         if caller.role is Role.TERMINAL and caller.station_id != application.station_id:
             raise NotFoundError("APPLICATION_UNKNOWN", f"no application {application_id!r}")
-        return Answer(application, self._desk.issue_for(application))
+        shown = self._desk.issue_for(application)
+        if shown is not None and caller.role is Role.OPERATOR:
+            shown = self._desk.show(shown.permit.permit_number, str(caller), ASKED_WITH)
+        return Answer(application, shown)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from devices.types import Principal, Role
 from identity.errors import (
     IdempotencyConflictError,
     IdentityError,
@@ -21,7 +22,7 @@ from identity.permits import ShownPermit
 from identity.types import Once, PermitState, Purpose
 from issuance import verifier
 from issuance.types import Reason
-from tests.identity.kit import ANNA, BO, START, World, connect_world, once, particulars
+from tests.identity.kit import ANNA, BO, START, TERMINAL, World, connect_world, once, particulars
 
 VALID, SUSPENDED, REVOKED = PermitState.VALID, PermitState.SUSPENDED, PermitState.REVOKED
 
@@ -371,3 +372,17 @@ def test_whoever_is_shown_a_permit_is_shown_to_its_holder(world: World, holder: 
         (BO, "PermitService.RenderPermitCard", purpose),
         (ANNA, "PermitService.GetPermit", purpose),
     ]
+
+
+def test_an_operator_who_reads_an_application_sees_the_permit_and_is_seen(world: World) -> None:
+    answer = world.enrol(2, permit=True)
+    application, holder = answer.application, answer.application.registrant_id or ""
+    assert world.register.disclosures(holder, None, 10) == []
+    world.reception.application(application.application_id, TERMINAL)
+    assert world.register.disclosures(holder, None, 10) == []  # the station's own answer
+    asked = world.reception.application(
+        application.application_id, Principal(Role.OPERATOR, "anna")
+    )
+    assert asked.permit == answer.permit
+    (seen,) = world.register.disclosures(holder, None, 10)
+    assert (seen.who, seen.action) == (ANNA, "EnrolmentService.GetApplication")

@@ -657,22 +657,31 @@ def test_a_deadline_that_has_passed_stops_the_work(
     stub = enrolment_pb2_grpc.EnrolmentServiceStub(terminal.channel)
     request = application(10)
     assert refusal(lambda: stub.Enrol(request, timeout=-1)).code is Code.DEADLINE_EXCEEDED
-    # The server, too: a search that begins after the deadline is not begun.
+    # The server, too: a search that would begin after the deadline is not begun.
+    everything = service.installation
+    accept, enrol_whole = everything.enrolment.accept, everything.reception.enrol
     settled: list[str] = []
-    accept = service.installation.enrolment.accept
-    finished = threading.Event()
+    gone, done = threading.Event(), threading.Event()
 
-    def slowly(*arguments: Any) -> str:
+    def accept_slowly(*arguments: Any) -> str:
         application_id = accept(*arguments)
-        finished.wait(2.0)
+        gone.wait(10.0)
         return application_id
 
+    def enrol_noticed(*arguments: Any) -> Any:
+        try:
+            return enrol_whole(*arguments)
+        finally:
+            done.set()
+
     with monkeypatch.context() as patch:
-        patch.setattr(service.installation.enrolment, "accept", slowly)
-        patch.setattr(service.installation.enrolment, "settle", settled.append)
+        patch.setattr(everything.enrolment, "accept", accept_slowly)
+        patch.setattr(everything.enrolment, "settle", settled.append)
+        patch.setattr(everything.reception, "enrol", enrol_noticed)
         refused = refusal(lambda: stub.Enrol(request, timeout=0.5))
         assert refused.code is Code.DEADLINE_EXCEEDED
-        finished.set()
+        gone.set()
+        assert done.wait(10.0)
     assert settled == []
     # What was accepted is not lost: the same key continues.
     assert enrol(terminal, request).state == enrolment_pb2.APPLICATION_STATE_ENROLLED

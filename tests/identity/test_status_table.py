@@ -82,6 +82,7 @@ ROWS: list[tuple[Exception, grpc.StatusCode, str, str]] = [
         "PERMIT_REVOKED",
         "",
     ),
+    (issuance_errors.CardError("m"), Code.FAILED_PRECONDITION, "CARD_NOT_DRAWN", ""),
     (issuance_errors.ProfileError("m"), Code.FAILED_PRECONDITION, "PERMIT_NOT_ALLOWED", ""),
     (issuance_errors.KeyUseError("m"), Code.UNAVAILABLE, "ISSUING_STOPPED", ""),
     (issuance_errors.JournalError("m"), Code.UNAVAILABLE, "ISSUING_STOPPED", ""),
