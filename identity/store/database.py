@@ -152,10 +152,9 @@ def _storage_errors() -> Iterator[None]:
             ) from error
         raise
     except DatabaseError as error:
-        if getattr(error.orig, "sqlite_errorcode", None) in (
-            sqlite3.SQLITE_CORRUPT,
-            sqlite3.SQLITE_NOTADB,
-        ):
+        code = getattr(error.orig, "sqlite_errorcode", None)
+        # The low byte: SQLITE_CORRUPT comes in finer kinds too.
+        if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise ConfigError(
                 "the database file is damaged; restore it from the last backup"
             ) from error
