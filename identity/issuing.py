@@ -73,7 +73,9 @@ class IssuerPort:
 
     def card(self, permit: PermitRecord, pdf: bool) -> bytes:
         kind = CardFormat.PDF if pdf else CardFormat.PNG
-        return draw_card(permit.qr_text, self._issuer.rules, format=kind)
+        # A name must not cost somebody their card: what no font has is a visible 〓 on paper, and
+        # right in the symbol, which is what a department reads.
+        return draw_card(permit.qr_text, self._issuer.rules, format=kind, replace_unprintable=True)
 
     def _kind(self) -> PermitKind:
         return self._issuer.rules.kind(KIND)

@@ -13,6 +13,9 @@ from identity.store.people import People
 from identity.types import PermitChange, PermitRecord, PermitState
 from identity.vault import Vault, seal, unseal
 
+# More than can be issued in the second that an issue date is rounded to, by far.
+LATEST = 10_000
+
 
 class Permits:
     def __init__(self, connection: Connection, vault: Vault) -> None:
@@ -115,11 +118,17 @@ class Permits:
         return row.status_list, row.status_index, PermitState(row.state)
 
     def statuses(self) -> Iterator[tuple[int, int, PermitState]]:
-        """(status list, index, state) of every permit ever issued: rebuilds the published lists."""
-        for row in self._connection.execute(
-            select(permits.c.status_list, permits.c.status_index, permits.c.state)
-        ):
-            yield row.status_list, row.status_index, PermitState(row.state)
+        """(status list, index, state) as far as they say anything: rebuilds the published lists.
+
+        Those are the permits that do not stand, and the last ones issued, which tell how far the
+        numbering has come even if the permit journal was lost.
+        """
+        columns = select(permits.c.status_list, permits.c.status_index, permits.c.state)
+        fallen = columns.where(permits.c.state != PermitState.VALID)
+        latest = columns.order_by(desc(permits.c.issued_at)).limit(LATEST)
+        for query in (fallen, latest):
+            for row in self._connection.execute(query):
+                yield row.status_list, row.status_index, PermitState(row.state)
 
     def _permit(self, row: Row[Any]) -> PermitRecord:
         key = self._people.key_of_registrant(row.registrant_id)
