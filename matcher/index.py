@@ -35,8 +35,8 @@ _FILED_AT_ONCE = 65536
 # FAISS switches to BLAS only for large products; one probe's 40 minutiae against 1024 centres gain
 # already (0.27 -> 0.12 ms with OPENBLAS_CORETYPE set, see README.md), and whole numbers come out
 # the same either way.
-# Its own threads spin while they wait: with them an enrolment cost 15 ms of CPU, without 2. Searches
-# run in parallel with one another instead.
+# FAISS's threads spin while they wait: with them an enrolment cost 15 ms of CPU, without 2.
+# Searches run in parallel with one another instead.
 faiss.omp_set_num_threads(1)
 faiss.cvar.distance_compute_blas_threshold = min(faiss.cvar.distance_compute_blas_threshold, 1000)
 

@@ -4,6 +4,10 @@ Every function releases the GIL and keeps no state. Coordinates are pixels at 50
 (templates are recorded y down and turned over once, in :mod:`matcher.compare`), angles are radians
 counter-clockwise. The compiled code is cached beside the package, so only the first start on a
 machine pays for compilation.
+
+Numba notices a change of this file, not of the constants imported from ``kernels.py``, which are
+compiled in: save this file, too, when one of them changes. :class:`matcher.kernels.Parameters` are
+arguments and need no such care.
 """
 
 from __future__ import annotations
