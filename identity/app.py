@@ -14,7 +14,6 @@ A working directory holds everything of one installation::
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -52,6 +51,7 @@ from identity.calls import CallInterceptor
 from identity.config import Config, database_url, load_config
 from identity.enrolment import Enrolment
 from identity.errors import ConfigError
+from identity.housekeeping import Chore, Housekeeper
 from identity.issuing import IssuerPort
 from identity.lookups import Lookups
 from identity.permits import PermitDesk
@@ -80,7 +80,8 @@ from matcher.synthetic import Population
 from matcher.types import FingerPosition
 
 KEYS, DEVICES, ISSUANCE, INDEX, OPERATORS = "keys", "devices", "issuance", "index", "operators"
-HOUSEKEEPING_S = 3_600.0
+SETTLE_EVERY_S = 60.0
+REFRESH_EVERY_S = 3_600.0
 
 log = structlog.get_logger("anju")
 
@@ -158,9 +159,14 @@ class Server:
     def __init__(self, installation: Installation) -> None:
         self._all = installation
         self._health = health.HealthServicer()
-        self._stopping = threading.Event()
-        self._housekeeper = threading.Thread(
-            target=self._keep_house, name="housekeeping", daemon=True
+        self._snapshotted = 0
+        self._housekeeper = Housekeeper(
+            (
+                Chore("snapshot", 0.0, self._snapshot_when_due),
+                # Accepted, but the caller's deadline passed or the search was incomplete.
+                Chore("settle", SETTLE_EVERY_S, installation.enrolment.settle_waiting),
+                Chore("refresh", REFRESH_EVERY_S, installation.issuer_port.refresh),
+            )
         )
         settings = installation.config.server
         credentials = installation.authority.server
@@ -193,6 +199,7 @@ class Server:
         replayed = everything.follower.catch_up(progress)
         everything.desk.reconcile()
         settled = everything.enrolment.settle_waiting()
+        self._snapshotted = everything.matcher.sequence
         self._main.start()
         self._open.start()
         self._housekeeper.start()
@@ -209,12 +216,10 @@ class Server:
     def stop(self) -> None:
         """Refuse new calls, let running ones finish within the drain time, write the snapshot."""
         self._health.enter_graceful_shutdown()
-        self._stopping.set()
         drain_s = self._all.config.server.drain_s
         for stopped in [self._main.stop(drain_s), self._open.stop(drain_s)]:
             stopped.wait()
-        if self._housekeeper.is_alive():
-            self._housekeeper.join()
+        self._housekeeper.stop()
         self._all.matcher.snapshot()
         log.info("stopped", references=len(self._all.matcher))
 
@@ -251,23 +256,12 @@ class Server:
             [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], main
         )
 
-    def _keep_house(self) -> None:
-        every = self._all.config.store.snapshot_every_changes
-        snapshotted = self._all.matcher.sequence
-        refresh_in_s = HOUSEKEEPING_S
-        tick_s = 5.0
-        while not self._stopping.wait(tick_s):
-            try:
-                if self._all.matcher.sequence - snapshotted >= every:
-                    snapshotted = self._all.matcher.sequence
-                    self._all.matcher.snapshot()
-                refresh_in_s -= tick_s
-                if refresh_in_s <= 0:
-                    refresh_in_s = HOUSEKEEPING_S
-                    self._all.issuer_port.refresh()
-            except Exception as error:
-                # Housekeeping must outlive a full disk; what failed is tried again.
-                log.error("housekeeping failed", error=type(error).__name__)
+    def _snapshot_when_due(self) -> None:
+        matcher = self._all.matcher
+        if matcher.sequence - self._snapshotted >= self._all.config.store.snapshot_every_changes:
+            sequence = matcher.sequence
+            matcher.snapshot()
+            self._snapshotted = sequence
 
 
 SERVICES = (

@@ -68,7 +68,9 @@ class Register:
         """Who has looked at this person, newest first."""
         with self._database.read() as tx:
             tx.people.registrant(registrant_id)
-            return tx.audit.about(registrant_id, before, limit)
+            # Before they were a registrant, they were known by their applications.
+            ids = [registrant_id, *tx.people.applications_of(registrant_id)]
+            return tx.audit.about(ids, before, limit)
 
     def change_residence(
         self, registrant_id: str, residence: Residence, once: Once

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -64,10 +65,12 @@ class AuditLog:
         )
         return [_entry(row) for row in rows]
 
-    def about(self, subject_id: str, before_sequence: int | None, limit: int) -> list[AuditEntry]:
-        """Disclosures of one person: entries that carry a purpose, newest first."""
+    def about(
+        self, subject_ids: Sequence[str], before_sequence: int | None, limit: int
+    ) -> list[AuditEntry]:
+        """Disclosures of one person by all their ids: entries with a purpose, newest first."""
         query = select(audit_entries).where(
-            audit_entries.c.subject_id == subject_id, audit_entries.c.purpose != ""
+            audit_entries.c.subject_id.in_(subject_ids), audit_entries.c.purpose != ""
         )
         if before_sequence is not None:
             query = query.where(audit_entries.c.sequence < before_sequence)

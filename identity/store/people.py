@@ -145,6 +145,16 @@ class People:
             ).scalars()
         )
 
+    def applications_of(self, registrant_id: str) -> list[str]:
+        """Ids of the applications that led to this registrant."""
+        return list(
+            self._connection.execute(
+                select(applications.c.application_id).where(
+                    applications.c.registrant_id == registrant_id
+                )
+            ).scalars()
+        )
+
     def settle_application(
         self,
         application_id: str,
@@ -280,11 +290,7 @@ class People:
             self._connection.execute(
                 update(data_keys).where(data_keys.c.key_id == key_id).values(wrapped=None)
             )
-        for application_id in self._connection.execute(
-            select(applications.c.application_id).where(
-                applications.c.registrant_id == registrant_id
-            )
-        ).scalars():
+        for application_id in self.applications_of(registrant_id):
             self.drop_application_data(application_id)
         self._change("withdraw", registrant_id)
 

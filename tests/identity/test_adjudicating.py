@@ -358,7 +358,18 @@ def test_a_case_file_shows_both_records_and_everyone_in_it_can_see_that(
         (ANNA, "adjudication", case.case_id)
     ]
     with world.database.read() as tx:
-        assert tx.audit.about(case.application_id, None, 10) != []
+        assert tx.audit.about([case.application_id], None, 10) != []
+
+
+def test_who_read_a_case_is_seen_by_the_applicant_too_once_they_are_enrolled(
+    world: World, case: Case
+) -> None:
+    world.adjudication.open_file(case.case_id, ANNA, "AdjudicationService.GetCase")
+    world.decide(case, ANNA, DIFFERENT)
+    newcomer = world.enrolment.application(case.application_id).registrant_id
+    assert newcomer is not None
+    (seen,) = world.register.disclosures(newcomer, None, 10)
+    assert (seen.who, seen.case_reference) == (ANNA, case.case_id)
 
 
 def test_reasons_come_back_as_they_were_written(world: World, case: Case) -> None:

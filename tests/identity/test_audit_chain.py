@@ -182,11 +182,11 @@ def test_disclosures_are_the_entries_with_a_purpose_newest_first(log: World) -> 
         tx.audit.append(START, "operator:x", "RegisterService.ChangeResidence", "R-3")
         tx.audit.append(START, "operator:y", "second look", "R-3", Purpose("own-record", "case 9"))
     with log.database.read() as tx:
-        shown = tx.audit.about("R-3", None, 10)
+        shown = tx.audit.about(["R-3"], None, 10)
         assert [entry.action for entry in shown] == [
             "second look",
             "RegisterService.GetRegistrant",
         ]
-        assert tx.audit.about("R-3", None, 1) == shown[:1]
-        assert tx.audit.about("R-3", shown[0].sequence, 10) == shown[1:]
-        assert tx.audit.about("R-99", None, 10) == []
+        assert tx.audit.about(["R-3"], None, 1) == shown[:1]
+        assert tx.audit.about(["R-3"], shown[0].sequence, 10) == shown[1:]
+        assert tx.audit.about(["R-99"], None, 10) == []

@@ -151,7 +151,7 @@ def test_a_server_killed_under_load_forgets_nobody_and_doubles_nobody(directory:
             terminals = terminals_of(directory)
             answers = len(load.told) + rng.randint(1, PEOPLE_A_ROUND // 2)
             strike = kill_after(server, load, answers, rng.uniform(0.0, 0.02))
-            load.enrol(terminals, people, patience_s=0.7)
+            load.enrol(terminals, people, patience_s=0.4)
             strike.join()
             server.process.wait()
             for terminal in terminals:

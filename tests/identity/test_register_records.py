@@ -152,7 +152,7 @@ def test_a_search_that_finds_nobody_is_logged_too(world: World, somebody: str) -
     found, _ = world.lookups.identify(templates(7), 0, "identity-check", "case 1")
     assert found.candidates == ()
     with world.database.read() as tx:
-        (entry,) = tx.audit.about("", None, 10)
+        (entry,) = tx.audit.about([""], None, 10)
     assert entry.action == "MatchingService.Identify"
 
 
