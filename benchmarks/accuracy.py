@@ -8,8 +8,8 @@ takes the lowest threshold whose FMR is not above it, and is left out (``null``)
 few non-mated pairs to observe such a rate. A record that cannot be read or is too poor counts as a
 failure to enrol (FTE) and takes no part in the rates, which are FMR and FNMR, not FAR and FRR.
 
-Rank-1 and rank-10 take the lowest impression of every finger as the gallery, all sets together,
-and every other impression as a probe.
+Rank-1 and rank-10 take the lowest impression of every finger as the gallery and every other
+impression as a probe: within its set for a set's figures, among all sets together for the pooled.
 """
 
 from __future__ import annotations
@@ -159,24 +159,24 @@ def summarised(result: SetResult) -> dict[str, Any]:
     return summary
 
 
-def rank_probes(
-    sets: dict[str, list[Sample]], results: dict[str, SetResult], limit: int = 10
-) -> None:
+def ranks_of_probes(sets: dict[str, list[Sample]], limit: int = 10) -> list[int]:
     """Search every impression but each finger's first among the first; 0 for not in the list."""
     matcher = Matcher.open(None)
-    probes: list[tuple[str, str, Template]] = []
+    probes: list[tuple[str, Template]] = []
     seen: set[str] = set()
     for name, samples in sets.items():
         for sample in samples:
             subject = f"{name}/{sample.finger}"
             if subject in seen:
-                probes.append((name, subject, sample.template))
+                probes.append((subject, sample.template))
             else:
                 seen.add(subject)
                 matcher.add(subject, [sample.template], len(seen))
-    for name, subject, template in probes:
+    ranks = []
+    for subject, template in probes:
         found = [c.subject_id for c in matcher.identify([template], limit=limit).candidates]
-        results[name].ranks.append(found.index(subject) + 1 if subject in found else 0)
+        ranks.append(found.index(subject) + 1 if subject in found else 0)
+    return ranks
 
 
 def run(directory: Path, console: Console) -> dict[str, Any]:
@@ -209,16 +209,18 @@ def run(directory: Path, console: Console) -> dict[str, Any]:
             results[name].mated.append(mated)
             results[name].non_mated.append(non_mated)
         progress.update(task, description="searching")
-        rank_probes(sets, results)
+        for name, samples in sets.items():
+            results[name].ranks = ranks_of_probes({name: samples})
+        pooled_ranks = ranks_of_probes(sets)
     pooled = SetResult(
         samples=sum(result.samples for result in results.values()),
         fingers=sum(result.fingers for result in results.values()),
+        ranks=pooled_ranks,
     )
     for result in results.values():
         pooled.mated += result.mated
         pooled.non_mated += result.non_mated
         pooled.failures += result.failures
-        pooled.ranks += result.ranks
     summary = summarised(pooled)
     return {
         "benchmark": "accuracy",
