@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.common import environment, spread, write_json
+from benchmarks.common import environment, spread, wide_console, write_json
 from matcher import kernels_fast
 from matcher.calibration import CALIBRATION_VERSION, shipped_calibration
 from matcher.codec import decode
@@ -263,7 +263,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--json", type=Path, help="write the report here as well")
     arguments = parser.parse_args()
-    console = Console()
+    console = wide_console()
     report = run(arguments.directory, console)
     show(report, console)
     if arguments.json:

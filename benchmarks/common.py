@@ -17,6 +17,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from rich.console import Console
 
 from matcher.codec import decode
 from matcher.types import Template
@@ -143,6 +144,12 @@ def timed(function: Callable[[], object], repeats: int, warm_up: int = 1) -> lis
         function()
         seconds.append(perf_counter() - start)
     return seconds
+
+
+def wide_console() -> Console:
+    """Where figures are printed: as wide as the terminal, or wide enough for whole rows in a file."""
+    found = Console()
+    return found if found.is_terminal else Console(width=140)
 
 
 def resident_bytes() -> int:

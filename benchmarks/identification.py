@@ -49,6 +49,7 @@ from benchmarks.common import (
     resident_bytes,
     spread,
     timed,
+    wide_console,
     wilson_interval,
     write_json,
 )
@@ -690,7 +691,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not 1 <= arguments.fingers <= 10:
         parser.error("--fingers is 1 to 10")
-    console = Console()
+    console = wide_console()
     report = run(
         arguments.directory,
         arguments.gallery,

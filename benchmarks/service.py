@@ -22,11 +22,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from anju.v1 import common_pb2, matching_pb2, matching_pb2_grpc, permits_pb2, permits_pb2_grpc
-from benchmarks.common import environment, spread, write_json
+from benchmarks.common import environment, spread, wide_console, write_json
 from devices.errors import RemoteError
 from devices.simulator import fleet
 from devices.terminal import connect
@@ -242,7 +241,7 @@ def _print(figures: dict[str, object]) -> None:
             table.add_row(
                 name, f"{run['per_s']:.0f}", f"{run['p50_ms']:.1f}", f"{run['p99_ms']:.1f}"
             )
-    console = Console()
+    console = wide_console()
     console.print(table)
     for key in ("import_people_per_s", "start_s", "server_resident_mib"):
         console.print(f"{key}: {figures[key]:.1f}")
