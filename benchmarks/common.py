@@ -147,7 +147,7 @@ def timed(function: Callable[[], object], repeats: int, warm_up: int = 1) -> lis
 
 
 def wide_console() -> Console:
-    """Where figures are printed: as wide as the terminal, or wide enough for whole rows in a file."""
+    """Where figures are printed: as wide as the terminal, or as a whole row in a file."""
     found = Console()
     return found if found.is_terminal else Console(width=140)
 
