@@ -13,6 +13,7 @@ seconds an impression; bulk galleries need thousands a second. Rejected: resampl
 which would carry real people's fingerprints into a repository.
 """
 
+from matcher.synthetic.kernels import Profile
 from matcher.synthetic.population import Batch, Master, PatternClass, Population
 from matcher.synthetic.profiles import (
     FVC2002_DB1,
@@ -21,7 +22,6 @@ from matcher.synthetic.profiles import (
     FVC2004_DB3,
     POOLED,
     UPEK,
-    Profile,
 )
 
 __all__ = [

@@ -1,7 +1,8 @@
 """The compiled heart of the population: random streams, fingers, impressions.
 
 All of it lies in one file because Numba's cache watches only the file a function is in: compiled
-code that calls into an edited other file would keep running the old one. Three parts.
+code that calls into an edited other file, or reads the fields of a tuple whose definition moved,
+would keep running the old one. Three parts.
 
 Random streams
 --------------
@@ -12,8 +13,8 @@ The streams make test data; nothing secret may come from them.
 
 The finger
 ----------
-The ridge flow is a quadratic differential, the global model of Huckemann, Hotz
-and Munk (2008): with z = x + iy over the finger's base line and R half the width of its outline,
+The ridge flow is a quadratic differential, the model of Huckemann, Hotz and Munk (2008): with
+z = x + iy over the finger's base line, y squeezed, and R half the width of the finger's outline,
 
     Q(z) = product over deltas (z-d)(z-d*) / (product over cores (z-c)(z-c*) . (z^2 - R^2)^2)
 
@@ -49,13 +50,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import NamedTuple, ParamSpec, TypeVar, cast
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
-
-from matcher.synthetic.profiles import Profile
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,6 +63,73 @@ R = TypeVar("R")
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """The same function, compiled to machine code that runs without holding the GIL."""
     return cast("Callable[P, R]", numba.njit(cache=True, nogil=True)(function))
+
+
+class Profile(NamedTuple):
+    """Parameters of one sensor and its use. A named tuple, because compiled code reads it.
+
+    Lengths are pixels at 500 ppi, angles radians, all spreads standard deviations. Fields that say
+    ``per finger`` or ``per impression`` are drawn once for each.
+    """
+
+    image_width: float
+    image_height: float
+    margin: float
+    """Blank border in which no minutia is found."""
+
+    density: float
+    """Minutiae proposed per px^2 of pad, before neighbours inhibit each other."""
+    density_spread: float
+    """Log-normal, per finger."""
+    ending_share: float
+
+    area: float
+    """Median contact area, px^2."""
+    area_spread_finger: float
+    area_spread_impression: float
+    """Log-normal."""
+    aspect: float
+    aspect_spread: float
+    """Height of the contact area over its width, and its log-normal spread per impression."""
+    offset_x: float
+    offset_y: float
+    """Spread of the middle of the contact area on the finger, per impression."""
+    wide_share: float
+    wide_factor: float
+    """Share of impressions placed carelessly, and by how much their offsets grow."""
+    shift_x: float
+    shift_y: float
+    """Spread of where the contact area lies on the sensor, per impression."""
+    rotation: float
+    rotation_wide: float
+    rotation_wide_share: float
+
+    stretch: float
+    """Spread of each entry of the linear part of the distortion (strain)."""
+    warp: float
+    warp_length: float
+    """Median amplitude per axis and correlation length of the smooth distortion."""
+    distortion_spread: float
+    """Log-normal, per impression, of both."""
+    jitter: float
+    jitter_spread: float
+    """Independent error of a minutia's place (root mean square per axis, without its tail), and its
+    log-normal spread per impression."""
+    angle_noise: float
+    angle_noise_wide: float
+    angle_noise_wide_share: float
+
+    loss: float
+    """Median share of minutiae not found."""
+    loss_spread: float
+    """Log-normal, per impression."""
+    edge_loss_px: float
+    """Depth of the rim of the contact area in which finding a minutia is not certain."""
+    spurious: float
+    """Mean number of minutiae found that are not there."""
+    type_flip: float
+    poor_share: float
+    """Share of impressions that fail: most of the finger missing or little found."""
 
 
 # --- random streams ---

@@ -9,8 +9,14 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from matcher.synthetic.kernels import MAX_MASTER_MINUTIAE, draw_batch, draw_finger, stream
-from matcher.synthetic.profiles import POOLED, Profile
+from matcher.synthetic.kernels import (
+    MAX_MASTER_MINUTIAE,
+    Profile,
+    draw_batch,
+    draw_finger,
+    stream,
+)
+from matcher.synthetic.profiles import POOLED
 from matcher.types import FingerPosition, Template
 
 _SEED_MASK = (1 << 63) - 1

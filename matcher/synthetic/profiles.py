@@ -8,75 +8,7 @@ figures stand in ``tests/matcher/test_synthetic.py``, which holds the generator 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-
-class Profile(NamedTuple):
-    """Parameters of one sensor and its use. A named tuple, because compiled code reads it.
-
-    Lengths are pixels at 500 ppi, angles radians, all spreads standard deviations. Fields that say
-    ``per finger`` or ``per impression`` are drawn once for each.
-    """
-
-    image_width: float
-    image_height: float
-    margin: float
-    """Blank border in which no minutia is found."""
-
-    density: float
-    """Minutiae proposed per px^2 of pad, before neighbours inhibit each other."""
-    density_spread: float
-    """Log-normal, per finger."""
-    ending_share: float
-
-    area: float
-    """Median contact area, px^2."""
-    area_spread_finger: float
-    area_spread_impression: float
-    """Log-normal."""
-    aspect: float
-    aspect_spread: float
-    """Height of the contact area over its width, and its log-normal spread per impression."""
-    offset_x: float
-    offset_y: float
-    """Spread of the middle of the contact area on the finger, per impression."""
-    wide_share: float
-    wide_factor: float
-    """Share of impressions placed carelessly, and by how much their offsets grow."""
-    shift_x: float
-    shift_y: float
-    """Spread of where the contact area lies on the sensor, per impression."""
-    rotation: float
-    rotation_wide: float
-    rotation_wide_share: float
-
-    stretch: float
-    """Spread of each entry of the linear part of the distortion (strain)."""
-    warp: float
-    warp_length: float
-    """Median amplitude per axis and correlation length of the smooth distortion."""
-    distortion_spread: float
-    """Log-normal, per impression, of both."""
-    jitter: float
-    jitter_spread: float
-    """Independent error of a minutia's place (root mean square per axis, without its tail), and its
-    log-normal spread per impression."""
-    angle_noise: float
-    angle_noise_wide: float
-    angle_noise_wide_share: float
-
-    loss: float
-    """Median share of minutiae not found."""
-    loss_spread: float
-    """Log-normal, per impression."""
-    edge_loss_px: float
-    """Depth of the rim of the contact area in which finding a minutia is not certain."""
-    spurious: float
-    """Mean number of minutiae found that are not there."""
-    type_flip: float
-    poor_share: float
-    """Share of impressions that fail: most of the finger missing or little found."""
-
+from matcher.synthetic.kernels import Profile
 
 POOLED = Profile(
     image_width=480.0,
