@@ -69,7 +69,7 @@ class IssuerPort:
     def refresh(self) -> None:
         """Make the next signing key when it is due, and publish the trust material anew."""
         self._issuer.ensure_keys()
-        self._issuer.publish_trust()
+        self._issuer.publish_trust(deltas=True)
 
     def card(self, permit: PermitRecord, pdf: bool) -> bytes:
         kind = CardFormat.PDF if pdf else CardFormat.PNG

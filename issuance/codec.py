@@ -119,12 +119,12 @@ def check(permit: Permit, profile: Profile, kind: PermitKind) -> None:
         raise ProfileError("authority must have 1 to 60 characters")
     if unknown := set(permit.uses) - set(DEPARTMENTS):
         raise ProfileError(f"unknown departments in uses: {sorted(unknown)}")
-    _check_holder(permit, kind)
+    _check_holder(permit, kind, permit.issued_at.astimezone(profile.time_zone).date())
 
 
-def _check_holder(permit: Permit, kind: PermitKind) -> None:
+def _check_holder(permit: Permit, kind: PermitKind, today: date) -> None:
     holder = permit.holder
-    if not date(1850, 1, 1) <= holder.birth_date <= permit.issued_at.date():
+    if not date(1850, 1, 1) <= holder.birth_date <= today:
         raise ProfileError("date of birth must lie between 1850 and the day of issue")
     for name in ("full_name", *(name for name in OPTIONAL_FIELDS if name in kind.carries)):
         value: str | None = getattr(holder, name)

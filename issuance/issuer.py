@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from issuance import codec, envelope, permit_number, profile, signing, status_list
+from issuance.delta import Delta
 from issuance.errors import IssuanceError, KeyUseError, ProfileError
 from issuance.journal import Journal
 from issuance.keys import FileKeyStore, KeyInfo, KeyStore, KeyUse
@@ -36,6 +37,9 @@ from issuance.types import Holder, IssuedPermit, Permit, PermitStatus, Reservati
 PERMIT_KEY_LIFE: Final = timedelta(days=31)
 # The next key is published this long before it signs, so that verifiers know it by then.
 PERMIT_KEY_LEAD: Final = timedelta(days=7)
+# How far ahead a permit may begin. It bounds how long a status list has to be published.
+MAX_ADVANCE_DAYS: Final = 31
+_LIST_LIFE: Final = timedelta(days=profile.MAX_VALIDITY_DAYS + MAX_ADVANCE_DAYS + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +99,28 @@ class Issuer:
         clock: Callable[[], datetime],
         *,
         passphrase: bytes | None = None,
+        keys: KeyStore | None = None,
+        entries: int = status_list.ENTRIES,
     ) -> Issuer:
-        """The issuer of an authority directory. Raises `IssuanceError`."""
+        """The issuer of an authority directory. Raises `IssuanceError`.
+
+        Args:
+            passphrase: opens the key files.
+            keys: the key store, where it is not the key files.
+            entries: permits per status list; never changes for an authority.
+        """
         try:
             rules = profile.from_json((directory / "authority.json").read_bytes())
         except OSError as error:
             raise IssuanceError("there is no authority here; run init first") from error
-        keys = FileKeyStore(directory / "keys", passphrase)
-        publisher = Publisher(directory / "trust", keys, clock)
-        return cls(rules, keys, Journal(directory / "journal"), publisher, clock)
+        store = keys or FileKeyStore(directory / "keys", passphrase)
+        publisher = Publisher(directory / "trust", store, clock)
+        journal = Journal(directory / "journal", now=clock())
+        try:
+            return cls(rules, store, journal, publisher, clock, entries=entries)
+        except BaseException:
+            journal.close()
+            raise
 
     def close(self) -> None:
         self._journal.close()
@@ -218,14 +235,17 @@ class Issuer:
 
         Statuses are set to exactly these, and serials that the register has seen are never given
         out again even if the journal was lost, since an index tells its serial. With the journal
-        intact the permits that are VALID may be left out. Publish afterwards.
+        intact the permits that are VALID may be left out; name one of every list all the same, so
+        that a list of valid permits only is published again. Publish afterwards.
         """
         statuses: dict[StatusRef, PermitStatus] = {}
+        lists: set[int] = set()
         count, next_serial = 0, 0
         for list_number, index, status in permits:
             count += 1
             ref = StatusRef(list_number, index)
             next_serial = max(next_serial, self._serial(ref) + 1)
+            lists.add(list_number)
             if status is not PermitStatus.VALID:
                 statuses[ref] = PermitStatus(status)
         before = self._journal.statuses
@@ -233,11 +253,15 @@ class Issuer:
             before.get(ref) is not statuses.get(ref) for ref in before.keys() | statuses.keys()
         )
         skipped = max(0, next_serial - self._journal.next_serial)
-        self._journal.adopt(statuses, next_serial)
+        self._journal.adopt(statuses, next_serial, lists, self._clock())
         return Reconciliation(count, changed, skipped)
 
-    def publish_trust(self) -> Publication:
-        """Sign and write the trust bundle with all statuses of this moment."""
+    def publish_trust(self, *, deltas: bool = False) -> Publication:
+        """Sign and write the trust bundle with all statuses of this moment.
+
+        Args:
+            deltas: renew the delta files too.
+        """
         with self._publish_lock:
             # A retired key stays for as long as a permit that it signed can be valid.
             oldest = self._clock() - timedelta(days=profile.MAX_VALIDITY_DAYS)
@@ -246,7 +270,14 @@ class Issuer:
                 for info in self._keys.infos()
                 if info.use in (KeyUse.PERMIT, KeyUse.STATUS_LIST) and info.not_after > oldest
             ]
-            return self._publisher.publish(known, self._rules, self._status_lists())
+            published = self._publisher.publish(known, self._rules, self._status_lists())
+            if deltas:
+                self._publisher.write_deltas()
+            return published
+
+    def trust_delta(self, known_version: int) -> Delta | None:
+        """What leads from the bundle of `known_version` to the current one, if anything does."""
+        return self._publisher.delta_from(known_version)
 
     def trust(self) -> Publication:
         """What was published last. Raises `TrustError` before the first publication."""
@@ -281,10 +312,11 @@ class Issuer:
         zone = self._rules.time_zone
         today = issued_at.astimezone(zone).date()
         first = valid_from or today
-        if first < today or not 1 <= validity_days <= profile.MAX_VALIDITY_DAYS:
+        ahead = (first - today).days
+        if not (0 <= ahead <= MAX_ADVANCE_DAYS and 1 <= validity_days <= profile.MAX_VALIDITY_DAYS):
             raise ProfileError(
-                f"a permit begins today or later and lasts 1 to {profile.MAX_VALIDITY_DAYS} days, "
-                f"got {first} and {validity_days}"
+                f"a permit begins today or up to {MAX_ADVANCE_DAYS} days later and lasts 1 to "
+                f"{profile.MAX_VALIDITY_DAYS} days, got {first} and {validity_days}"
             )
         midnight = datetime.combine(first, time(), zone)
         begin = issued_at if first == today else midnight.astimezone(UTC)
@@ -319,15 +351,18 @@ class Issuer:
         return (ref.list_number - 1) * self._entries + offset
 
     def _status_lists(self) -> dict[int, dict[str, Any]]:
-        """Every list in use as StatusList structure; compressed again only where it changed."""
-        used = max(1, -(-self._journal.next_serial // self._entries))
-        grouped: dict[int, set[tuple[int, PermitStatus]]] = {n: set() for n in range(1, used + 1)}
+        """Every list that a valid permit can name; compressed again only where it changed."""
+        oldest = self._clock() - _LIST_LIFE
+        lists = {number for number, used_at in self._journal.lists.items() if used_at > oldest}
+        # A new authority publishes its first list empty, so that verifiers can be tried out.
+        grouped: dict[int, set[tuple[int, PermitStatus]]] = {n: set() for n in lists or {1}}
         for ref, status in self._journal.statuses.items():
-            grouped[ref.list_number].add((ref.index, status))
+            if ref.list_number in grouped:
+                grouped[ref.list_number].add((ref.index, status))
         for number, entries in grouped.items():
             frozen = frozenset(entries)
             cached = self._lists.get(number)
             if cached is None or cached[0] != frozen:
                 value = status_list.to_value(status_list.make(frozen, self._entries))
                 self._lists[number] = (frozen, value)
-        return {number: self._lists[number][1] for number in grouped}
+        return {number: self._lists[number][1] for number in sorted(grouped)}

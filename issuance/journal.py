@@ -9,6 +9,11 @@ The journal is a directory of segments, `00000001.log` onwards. Each line is the
 object and the object. The first line of a segment is a checkpoint with everything that must be
 remembered from before, so opening reads the newest segment only. Older ones stay as a record.
 
+A backup is older than what happened after it, and nothing in it says so. So at every opening the
+counter jumps ahead by as many serials as could have been used since the last line that is there
+(`BACKUP_RATE`): whoever restores a backup reuses nothing, and after an ordinary restart the jump is
+as short as the pause. Serials are plentiful and lists without permits are not published.
+
 After a crash the last line may be torn. It was never acknowledged, so it is cut off, and the
 counter jumps ahead by `TORN_SKIP` in case the disk lied about what it had kept. A damaged line
 that is not the last is no crash: the journal refuses to open, since a guess could reuse a number.
@@ -24,7 +29,7 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -35,6 +40,9 @@ from issuance.types import PermitStatus, Reservation, StatusRef
 
 # Far more than the lines that can be in flight at once; serials are plentiful.
 TORN_SKIP: Final = 1_024
+# Serials a second that may have been used after a backup was taken; one machine with a synced disk
+# reserves fewer (benchmarks/issuance.py).
+BACKUP_RATE: Final = 1_000
 
 
 class Journal:
@@ -43,13 +51,16 @@ class Journal:
     Args:
         directory: made if missing.
         segment_lines: after this many lines a new segment begins.
+        now: when it is opened, to jump over what a restored backup does not know; None for no jump.
 
     Raises:
         JournalLockedError: another process has it open.
         JournalError: it is damaged or cannot be read.
     """
 
-    def __init__(self, directory: Path, *, segment_lines: int = 200_000) -> None:
+    def __init__(
+        self, directory: Path, *, segment_lines: int = 200_000, now: datetime | None = None
+    ) -> None:
         self._directory = directory
         self._segment_lines = segment_lines
         self._state = _State()
@@ -71,6 +82,8 @@ class Journal:
             raise JournalLockedError("the journal is open in another process") from error
         try:
             self._open_newest()
+            if now is not None:
+                self._jump_over_lost_time(now)
         except BaseException:
             os.close(self._lock_file)
             raise
@@ -90,6 +103,12 @@ class Journal:
     @property
     def next_serial(self) -> int:
         return self._state.next_serial
+
+    @property
+    def lists(self) -> Mapping[int, datetime]:
+        """List number -> when an entry of it was last reserved; lists without one are absent."""
+        with self._lock:
+            return MappingProxyType(dict(self._state.lists))
 
     @property
     def statuses(self) -> Mapping[StatusRef, PermitStatus]:
@@ -162,13 +181,24 @@ class Journal:
         self._sync(ticket)
         return True
 
-    def adopt(self, statuses: Mapping[StatusRef, PermitStatus], next_serial: int) -> None:
+    def adopt(
+        self,
+        statuses: Mapping[StatusRef, PermitStatus],
+        next_serial: int,
+        lists: Iterable[int],
+        at: datetime,
+    ) -> None:
         """Make a register's truth ours: exactly these statuses, and no serial below `next_serial`.
 
         Unlike `set_status` this may undo a revocation that the register does not have.
+
+        Args:
+            lists: numbers of lists with permits; one that is new here counts as last used now.
         """
         with self._lock:
             ticket = self._written
+            for number in sorted(set(lists) - self._state.lists.keys()):
+                ticket = self._append({"t": "list", "list": number, "at": at.isoformat()})
             for ref in self._state.statuses.keys() - statuses.keys():
                 ticket = self._append_status(ref, PermitStatus.VALID, None)
             for ref, status in statuses.items():
@@ -177,6 +207,17 @@ class Journal:
             if next_serial > self._state.next_serial:
                 ticket = self._append({"t": "skip", "next": next_serial})
         self._sync(ticket)
+
+    def _jump_over_lost_time(self, now: datetime) -> None:
+        last = self._state.last_at
+        if last is None:
+            return
+        lost_s = (now - last).total_seconds()
+        # A last line of tomorrow bounds nothing; the torn end's allowance must do.
+        skip = TORN_SKIP if lost_s < 0 else int(lost_s * BACKUP_RATE)
+        if skip:
+            record = {"t": "skip", "next": self.next_serial + skip, "at": now.isoformat()}
+            self._sync(self._append(record))
 
     def _append_status(self, ref: StatusRef, status: PermitStatus, at: datetime | None) -> int:
         record = {"t": "status", "list": ref.list_number, "index": ref.index, "to": int(status)}
@@ -279,14 +320,21 @@ class _State:
         self.next_serial = 0
         self.statuses: dict[StatusRef, PermitStatus] = {}
         self.unfinished: dict[int, Reservation] = {}
+        self.lists: dict[int, datetime] = {}
+        self.last_at: datetime | None = None
 
     def apply(self, record: Mapping[str, Any]) -> None:
+        at = datetime.fromisoformat(record["at"]) if "at" in record else None
+        self.last_at = at or self.last_at
         match record["t"]:
             case "intent":
                 serial = record["serial"]
                 ref = StatusRef(record["list"], record["index"])
                 self.unfinished[serial] = Reservation(serial, record["number"], ref)
                 self.next_serial = max(self.next_serial, serial + 1)
+                self._use_list(ref.list_number, at)
+            case "list":
+                self._use_list(record["list"], at)
             case "signed":
                 self.unfinished.pop(record["serial"], None)
             case "status":
@@ -297,8 +345,15 @@ class _State:
                 self.next_serial = record["next"]
                 for entry in record["statuses"]:
                     self._apply_status(*entry)
+                for number, used_at in record.get("lists", ()):
+                    self._use_list(number, datetime.fromisoformat(used_at))
             case unknown:
                 raise JournalError(f"the journal has a record of unknown type {unknown!r}")
+
+    def _use_list(self, number: int, at: datetime | None) -> None:
+        # Intents repeated in a checkpoint have no time; the list's own entry there has.
+        if at is not None:
+            self.lists[number] = at
 
     def _apply_status(self, list_number: int, index: int, value: int) -> None:
         ref, status = StatusRef(list_number, index), PermitStatus(value)
@@ -309,7 +364,14 @@ class _State:
 
     def checkpoint(self) -> list[dict[str, Any]]:
         statuses = [[ref.list_number, ref.index, int(to)] for ref, to in self.statuses.items()]
-        head: dict[str, Any] = {"t": "checkpoint", "next": self.next_serial, "statuses": statuses}
+        head: dict[str, Any] = {
+            "t": "checkpoint",
+            "next": self.next_serial,
+            "statuses": statuses,
+            "lists": [[number, at.isoformat()] for number, at in sorted(self.lists.items())],
+        }
+        if self.last_at is not None:
+            head["at"] = self.last_at.isoformat()
         return [
             head,
             *(

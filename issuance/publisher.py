@@ -17,7 +17,13 @@ night cannot add a permit key. Every publication signs the lists, snapshot and t
 is what keeps verifiers fresh; root and targets are signed only when they change.
 
 The directory is a TUF repository as any TUF client expects it (consistent snapshots), and
-`bundle.anju` is the same in one file.
+`bundle.anju` is the same in one file. `history/` keeps a bundle every few hours for as long as a
+verifier may rely on one; `deltas/` holds what leads from some of them to a recent bundle, with an
+`index.json` for those who fetch files.
+
+Targets is what other systems call the office's certification authority: its key, named by the
+offline root, vouches for the monthly permit keys, with use and signing period. X.509 would say the
+same, and nothing about rollback or freshness. A second office is a second delegated role.
 """
 
 from __future__ import annotations
@@ -49,7 +55,7 @@ from tuf.api.metadata import (
 )
 from tuf.api.serialization.json import JSONSerializer
 
-from issuance import bundle, profile, status_list
+from issuance import bundle, delta, profile, status_list
 from issuance.errors import IssuanceError, KeyUseError, TrustError
 from issuance.keys import KeyInfo, KeyStore, KeyUse, info_to_dict
 from issuance.profile import Profile
@@ -59,6 +65,12 @@ BUNDLE_NAME: Final = "bundle.anju"
 KEYS_TARGET, PROFILE_TARGET = "keys.json", "profile.json"
 ROOT_LIFE: Final = timedelta(days=3 * 365)
 TARGETS_LIFE: Final = timedelta(days=365)
+# How far apart the bundles are that deltas start from: a verifier that is a day behind is sent the
+# changes of a day and six hours at most.
+HISTORY_STEP: Final = timedelta(hours=6)
+HISTORY, DELTAS = "history", "deltas"
+# Ages of verifiers for which deltas are written as files.
+_DELTA_AGES: Final = (timedelta(days=1), timedelta(days=7), timedelta(days=14))
 
 _ROLE_USES: Final[Mapping[str, KeyUse]] = {
     Root.type: KeyUse.TRUST_ROOT,
@@ -101,7 +113,12 @@ class Publisher:
         except FileNotFoundError:
             self._bundle = b""
         self._files = bundle.unpack(self._bundle) if self._bundle else {}
-        for path in directory.glob("metadata/*.root.json"):
+        self._deltas: dict[int, delta.Delta] = {}
+        self._find_roots()
+
+    def _find_roots(self) -> None:
+        """Take up roots that another process has written (`install_root`)."""
+        for path in self._directory.glob("metadata/*.root.json"):
             self._files.setdefault(f"metadata/{path.name}", path.read_bytes())
 
     def create(self, root_keys: KeyStore, threshold: int = 1) -> bytes:
@@ -124,6 +141,7 @@ class Publisher:
         Raises `TrustError` if it does not, or if there is no root yet.
         """
         with self._lock:
+            self._find_roots()
             number = self._newest_root()
             if not number:
                 raise TrustError("NO_ROOT", "the trust directory has no root; run init first")
@@ -178,11 +196,71 @@ class Publisher:
             published_at = datetime.fromisoformat(timestamp.unrecognized_fields[PUBLISHED_FIELD])
             return Publication(timestamp.version, published_at, self._bundle)
 
+    def delta_from(self, version: int) -> delta.Delta | None:
+        """What leads from a bundle of `version` to the current one, None if nothing kept does."""
+        with self._lock:
+            for since, _, path in reversed(self._history()):
+                if since <= version:
+                    return self._delta(since, path)
+            return None
+
+    def write_deltas(self) -> None:
+        """Renew the files in `deltas/`; takes a moment for a large city, so not at every change.
+
+        Raises `IssuanceError` if they cannot be written.
+        """
+        with self._lock:
+            now = _utc(self._clock())
+            history = self._history()
+            wanted: dict[int, delta.Delta] = {}
+            for age in _DELTA_AGES:
+                old_enough = [entry for entry in history if now - entry[1] >= age] or history[:1]
+                for since, _, path in old_enough[-1:]:
+                    wanted[since] = self._delta(since, path)
+            folder = self._directory / DELTAS
+            index = [
+                {"since": each.since, "version": each.version, "bytes": len(each.data)}
+                for _, each in sorted(wanted.items())
+            ]
+            try:
+                for since, each in wanted.items():
+                    _write(folder / f"{since}.anju-delta", each.data)
+                _write(folder / "index.json", json.dumps({"deltas": index}, indent=1).encode())
+                for path in folder.glob("*.anju-delta"):
+                    if int(path.stem) not in wanted:
+                        path.unlink()
+            except OSError as error:
+                raise IssuanceError(f"cannot write the deltas: {error.strerror}") from error
+
+    def _delta(self, since: int, path: Path) -> delta.Delta:
+        if since not in self._deltas:
+            self._deltas[since] = delta.make(path.read_bytes(), self._bundle)
+        return self._deltas[since]
+
+    def _history(self) -> list[tuple[int, datetime, Path]]:
+        """(version, time of publication, file) of the bundles that were kept, oldest first."""
+        found = []
+        for path in (self._directory / HISTORY).glob("*-*.anju"):
+            version, _, seconds = path.stem.partition("-")
+            found.append((int(version), datetime.fromtimestamp(int(seconds), UTC), path))
+        return sorted(found)
+
+    def _keep_history(self, version: int, now: datetime, oldest: datetime) -> None:
+        history = self._history()
+        if not history or now - history[-1][1] >= HISTORY_STEP:
+            name = f"{version}-{int(now.timestamp())}.anju"
+            _write(self._directory / HISTORY / name, self._bundle)
+        for _, published_at, path in history[:-1]:
+            if published_at < oldest:
+                path.unlink(missing_ok=True)
+
     def _publish(
         self, keys: Sequence[KeyInfo], rules: Profile, lists: Mapping[int, dict[str, Any]]
     ) -> Publication:
         now = _utc(self._clock())
-        until = now + timedelta(seconds=rules.limits.max_age_s)
+        max_age = timedelta(seconds=rules.limits.max_age_s)
+        until = now + max_age
+        self._find_roots()
         old = self._files
         files = {name: data for name, data in old.items() if name.endswith(".root.json")}
         if not files:
@@ -215,6 +293,11 @@ class Publisher:
         for name, data in {**fixed, **status}.items():
             files[_target_path(name, data)] = data
         self._write_all(old, files)
+        self._deltas = {}
+        try:
+            self._keep_history(timestamp.version, now, now - max_age - timedelta(days=1))
+        except OSError as error:
+            raise IssuanceError(f"cannot keep the history: {error.strerror}") from error
         return Publication(timestamp.version, now, self._bundle)
 
     def _sign_lists(

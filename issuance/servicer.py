@@ -21,4 +21,6 @@ class TrustServicer(trust_pb2_grpc.TrustServiceServicer):
     def GetTrustBundle(
         self, request: trust_pb2.GetTrustBundleRequest, context: ServicerContext
     ) -> trust_pb2.GetTrustBundleResponse:
-        return wire.trust_bundle_response(self._issuer.trust(), request.known_version)
+        known = request.known_version
+        delta = self._issuer.trust_delta(known) if request.delta_accepted else None
+        return wire.trust_bundle_response(self._issuer.trust(), known, delta)

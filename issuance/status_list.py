@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from issuance import cbor, signing
+from issuance import cbor, signing, sparse_zlib
 from issuance.errors import DecodeError
 from issuance.signing import PublicKey, Signer
 from issuance.types import PermitStatus, Reason, Stage
@@ -61,8 +61,8 @@ def make(statuses: Iterable[tuple[int, PermitStatus]], entries: int = ENTRIES) -
 
 
 def to_value(statuses: StatusList) -> dict[str, Any]:
-    """The StatusList structure, as CBOR value."""
-    return {"bits": statuses.bits, "lst": zlib.compress(statuses.data, 9)}
+    """The StatusList structure, as CBOR value; equal lists give equal bytes on any machine."""
+    return {"bits": statuses.bits, "lst": sparse_zlib.compress(statuses.data)}
 
 
 def from_value(value: object) -> StatusList:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Row, desc, insert, select, update
+from sqlalchemy import Connection, Row, desc, func, insert, select, update
 
 from identity.errors import NotFoundError, SealError
 from identity.schema import permit_changes, permits
@@ -120,13 +120,16 @@ class Permits:
     def statuses(self) -> Iterator[tuple[int, int, PermitState]]:
         """(status list, index, state) as far as they say anything: rebuilds the published lists.
 
-        Those are the permits that do not stand, and the last ones issued, which tell how far the
-        numbering has come even if the permit journal was lost.
+        Those are the permits that do not stand, the last ones issued, which tell how far the
+        numbering has come even if the permit journal was lost, and one of every list, so that a
+        list whose permits all stand is published too.
         """
         columns = select(permits.c.status_list, permits.c.status_index, permits.c.state)
         fallen = columns.where(permits.c.state != PermitState.VALID)
         latest = columns.order_by(desc(permits.c.issued_at)).limit(LATEST)
-        for query in (fallen, latest):
+        first = select(func.min(permits.c.permit_number)).group_by(permits.c.status_list)
+        one_each = columns.where(permits.c.permit_number.in_(first))
+        for query in (fallen, latest, one_each):
             for row in self._connection.execute(query):
                 yield row.status_list, row.status_index, PermitState(row.state)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import stat
 import threading
 from datetime import UTC, date, datetime, timedelta
@@ -17,10 +18,12 @@ from issuance.errors import (
     ProfileError,
     StatusTransitionError,
 )
-from issuance.issuer import PERMIT_KEY_LEAD, PERMIT_KEY_LIFE, Issuer
+from issuance.issuer import MAX_ADVANCE_DAYS, PERMIT_KEY_LEAD, PERMIT_KEY_LIFE, Issuer
 from issuance.keys import FileKeyStore, KeyUse
 from issuance.signing import PublicKey
+from issuance.trust import TrustStore
 from issuance.types import IssuedPermit, PermitStatus, StatusRef
+from issuance.verifier import verify
 from tests.issuance.kit import HOLDER, RULES, START, Clock, holder
 
 
@@ -167,6 +170,92 @@ def test_register_restores_a_lost_journal_without_reusing_a_number(
         fresh = [after.issue(HOLDER).permit_number for _ in range(5)]
         assert not set(fresh) & {permit.permit_number for permit in issued}
         assert after.reconcile([*register]).changed == 0
+
+
+def backup(directory: Path, name: str) -> Path:
+    return Path(shutil.copytree(directory, directory.with_name(name)))
+
+
+def test_restored_backup_of_the_issuer_reuses_nothing(
+    authority: NewAuthority, clock: Clock
+) -> None:
+    """The disk died an hour after the backup; what was issued meanwhile is in nobody's memory."""
+    with Issuer.open(authority.directory, clock) as before:
+        before.issue(HOLDER)
+    restored = backup(authority.directory, "restored")
+    with Issuer.open(authority.directory, clock) as before:
+        lost = []
+        for _ in range(20):
+            clock.advance(minutes=3)
+            lost.append(before.issue(HOLDER))
+    clock.advance(minutes=1)
+    with Issuer.open(restored, clock) as after:
+        again = [after.issue(HOLDER) for _ in range(40)]
+    assert not {p.permit_number for p in again} & {p.permit_number for p in lost}
+    assert not {p.status for p in again} & {p.status for p in lost}
+
+
+def test_restored_backup_follows_a_register_that_went_on(
+    authority: NewAuthority, clock: Clock
+) -> None:
+    """Even at the same second, where no time has passed to jump over."""
+    restored = backup(authority.directory, "restored")
+    with Issuer.open(authority.directory, clock) as before:
+        issued = [before.issue(HOLDER) for _ in range(7)]
+        before.revoke(issued[2].status)
+    states = [PermitStatus.VALID] * 2 + [PermitStatus.REVOKED] + [PermitStatus.VALID] * 4
+    rows = [
+        (permit.status.list_number, permit.status.index, state)
+        for permit, state in zip(issued, states, strict=True)
+    ]
+    with Issuer.open(restored, clock) as after:
+        report = after.reconcile(rows)
+        assert (report.skipped, report.changed) == (7, 1)
+        assert after.issue(HOLDER).status not in {permit.status for permit in issued}
+        assert TrustStore.load(after.publish_trust().bundle).status(issued[2].status) is (
+            PermitStatus.REVOKED
+        )
+
+
+def test_register_older_than_the_journal_does_not_bring_numbers_back(issuer: Issuer) -> None:
+    issued = [issuer.issue(HOLDER) for _ in range(5)]
+    old = [(p.status.list_number, p.status.index, PermitStatus.VALID) for p in issued[:2]]
+    assert issuer.reconcile(old).skipped == 0
+    fresh = {issuer.issue(HOLDER).status for _ in range(10)}
+    assert not fresh & {permit.status for permit in issued}
+
+
+def test_pause_of_a_year_publishes_no_empty_lists(authority: NewAuthority, clock: Clock) -> None:
+    with Issuer.open(authority.directory, clock) as before:
+        before.issue(HOLDER)
+    clock.advance(days=300)
+    with Issuer.open(authority.directory, clock) as after:
+        after.ensure_keys()
+        permit = after.issue(HOLDER)
+        assert permit.status.list_number > 1_000
+        trust = TrustStore.load(after.publish_trust().bundle)
+    assert set(trust.lists) == {1, permit.status.list_number}
+    assert verify(permit.qr_text, trust, clock()).valid
+
+
+def test_list_is_published_for_as_long_as_a_permit_can_name_it(
+    authority: NewAuthority, clock: Clock
+) -> None:
+    latest = START.date() + timedelta(days=MAX_ADVANCE_DAYS)
+    with Issuer.open(authority.directory, clock, entries=16) as issuer:
+        permits = [issuer.issue(HOLDER, valid_from=latest) for _ in range(17)]
+        assert permits[16].status.list_number == 2
+        with pytest.raises(ProfileError):
+            issuer.issue(HOLDER, valid_from=latest + timedelta(days=1))
+        clock.now = permits[16].permit.expires_at - timedelta(seconds=1)
+        issuer.ensure_keys()
+        trust = TrustStore.load(issuer.publish_trust().bundle)
+        assert set(trust.lists) == {1, 2}
+        assert verify(permits[16].qr_text, trust, clock()).valid
+        issuer.issue(HOLDER)
+        clock.advance(days=3)
+        # The first list's last permit has expired; the second has a new one.
+        assert set(TrustStore.load(issuer.publish_trust().bundle).lists) == {2}
 
 
 def test_next_permit_key_is_made_in_time_and_used_when_the_first_ends(

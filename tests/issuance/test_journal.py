@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from issuance.authority import init_authority
 from issuance.errors import JournalError, JournalLockedError, StatusTransitionError
 from issuance.issuer import Issuer
-from issuance.journal import TORN_SKIP, Journal
+from issuance.journal import BACKUP_RATE, TORN_SKIP, Journal
 from issuance.types import PermitStatus, Reservation, StatusRef
 from tests.issuance.kit import HOLDER, RULES, START, Clock
 
@@ -130,6 +131,43 @@ def test_every_possible_torn_end_leaves_acknowledged_numbers_unused(tmp_path: Pa
         assert reopened.next_serial == serial + 1
         assert reopened.recovered_bytes == 0
         reopened.close()
+
+
+def test_opening_jumps_over_what_a_restored_backup_cannot_know(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "j", segment_lines=3, now=START)
+    for _ in range(7):
+        first.reserve(describe, START)
+    first.close()
+    second = Journal(tmp_path / "j", now=START)
+    assert second.next_serial == 7
+    second.close()
+    later = START + timedelta(seconds=10)
+    third = Journal(tmp_path / "j", now=later)
+    assert third.next_serial == 7 + 10 * BACKUP_RATE
+    third.close()
+    fourth = Journal(tmp_path / "j", now=later)
+    assert fourth.next_serial == 7 + 10 * BACKUP_RATE, "a jump is journalled like anything else"
+    fourth.close()
+    early = Journal(tmp_path / "j", now=START)
+    assert early.next_serial == 7 + 10 * BACKUP_RATE + TORN_SKIP, "a clock set back bounds nothing"
+    early.close()
+
+
+def test_lists_in_use_are_remembered_with_their_last_use(tmp_path: Path) -> None:
+    def elsewhere(serial: int) -> Reservation:
+        return Reservation(serial, f"T{serial}", StatusRef(serial // 2 + 1, serial))
+
+    first = Journal(tmp_path / "j", segment_lines=2)
+    times = [START + timedelta(days=day) for day in range(5)]
+    for at in times:
+        first.reserve(elsewhere, at)
+    first.adopt({}, 0, [1, 9], times[4])
+    expected = {1: times[1], 2: times[3], 3: times[4], 9: times[4]}
+    assert first.lists == expected
+    first.close()
+    second = Journal(tmp_path / "j")
+    assert second.lists == expected
+    second.close()
 
 
 def test_damage_before_the_end_is_no_crash_and_is_refused(tmp_path: Path) -> None:

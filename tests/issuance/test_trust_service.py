@@ -7,10 +7,11 @@ import grpc
 import pytest
 
 from anju.v1 import trust_pb2, trust_pb2_grpc
+from issuance import delta
 from issuance.issuer import Issuer
 from issuance.servicer import TrustServicer
 from issuance.trust import TrustStore
-from tests.issuance.kit import START
+from tests.issuance.kit import HOLDER, START
 
 
 @pytest.fixture
@@ -42,3 +43,21 @@ def test_known_version_is_not_sent_again(
     assert stub.GetTrustBundle(request).version == known
     issuer.publish_trust()
     assert stub.GetTrustBundle(request).bundle != b""
+
+
+def test_delta_is_served_to_those_who_take_it(
+    stub: trust_pb2_grpc.TrustServiceStub, issuer: Issuer
+) -> None:
+    known = issuer.publish_trust()
+    issuer.revoke(issuer.issue(HOLDER).status)
+    current = issuer.publish_trust()
+    request = trust_pb2.GetTrustBundleRequest(known_version=known.version, delta_accepted=True)
+    response = stub.GetTrustBundle(request)
+    assert response.bundle == b""
+    assert delta.apply(known.bundle, response.delta) == current.bundle
+    plain = trust_pb2.GetTrustBundleRequest(known_version=known.version)
+    assert stub.GetTrustBundle(plain).bundle == current.bundle
+    unknown = trust_pb2.GetTrustBundleRequest(known_version=0, delta_accepted=True)
+    assert stub.GetTrustBundle(unknown).bundle == current.bundle
+    newest = trust_pb2.GetTrustBundleRequest(known_version=current.version, delta_accepted=True)
+    assert not stub.GetTrustBundle(newest).delta

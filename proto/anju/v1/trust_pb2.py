@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x61nju/v1/trust.proto\x12\x07\x61nju.v1\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\x15GetTrustBundleRequest\x12\x15\n\rknown_version\x18\x01 \x01(\x03\"k\n\x16GetTrustBundleResponse\x12\x0e\n\x06\x62undle\x18\x01 \x01(\x0c\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x30\n\x0cpublished_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2a\n\x0cTrustService\x12Q\n\x0eGetTrustBundle\x12\x1e.anju.v1.GetTrustBundleRequest\x1a\x1f.anju.v1.GetTrustBundleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x61nju/v1/trust.proto\x12\x07\x61nju.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"F\n\x15GetTrustBundleRequest\x12\x15\n\rknown_version\x18\x01 \x01(\x03\x12\x16\n\x0e\x64\x65lta_accepted\x18\x02 \x01(\x08\"z\n\x16GetTrustBundleResponse\x12\x0e\n\x06\x62undle\x18\x01 \x01(\x0c\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x30\n\x0cpublished_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x64\x65lta\x18\x04 \x01(\x0c\x32\x61\n\x0cTrustService\x12Q\n\x0eGetTrustBundle\x12\x1e.anju.v1.GetTrustBundleRequest\x1a\x1f.anju.v1.GetTrustBundleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'anju.v1.trust_pb2', _global
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETTRUSTBUNDLEREQUEST']._serialized_start=65
-  _globals['_GETTRUSTBUNDLEREQUEST']._serialized_end=111
-  _globals['_GETTRUSTBUNDLERESPONSE']._serialized_start=113
-  _globals['_GETTRUSTBUNDLERESPONSE']._serialized_end=220
-  _globals['_TRUSTSERVICE']._serialized_start=222
-  _globals['_TRUSTSERVICE']._serialized_end=319
+  _globals['_GETTRUSTBUNDLEREQUEST']._serialized_end=135
+  _globals['_GETTRUSTBUNDLERESPONSE']._serialized_start=137
+  _globals['_GETTRUSTBUNDLERESPONSE']._serialized_end=259
+  _globals['_TRUSTSERVICE']._serialized_start=261
+  _globals['_TRUSTSERVICE']._serialized_end=358
 # @@protoc_insertion_point(module_scope)

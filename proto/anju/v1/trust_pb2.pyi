@@ -24,16 +24,20 @@ class GetTrustBundleRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KNOWN_VERSION_FIELD_NUMBER: _builtins.int
+    DELTA_ACCEPTED_FIELD_NUMBER: _builtins.int
     known_version: _builtins.int
     """The newest bundle the caller has; if nothing is newer, `bundle` comes back empty."""
+    delta_accepted: _builtins.bool
+    """Whether a delta from that version will do; without it the whole bundle is sent."""
     def __init__(
         self,
         *,
         known_version: _builtins.int = ...,
+        delta_accepted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_version", b"known_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta_accepted", b"delta_accepted", "known_version", b"known_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -46,9 +50,14 @@ class GetTrustBundleResponse(_message.Message):
     BUNDLE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     PUBLISHED_AT_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
     bundle: _builtins.bytes
     version: _builtins.int
     """grows with every publication"""
+    delta: _builtins.bytes
+    """In place of `bundle`: what turns the known version into this one (a few kilobytes a day). Unsigned
+    by itself; the bundle that comes out is signed, and must be verified as always.
+    """
     @_builtins.property
     def published_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -57,10 +66,11 @@ class GetTrustBundleResponse(_message.Message):
         bundle: _builtins.bytes = ...,
         version: _builtins.int = ...,
         published_at: _timestamp_pb2.Timestamp | None = ...,
+        delta: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["published_at", b"published_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "published_at", b"published_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "delta", b"delta", "published_at", b"published_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -82,7 +82,7 @@ class City:
         )
         packed = bytearray(entries.data)
         packed[RESERVED // 4] |= 3 << RESERVED % 4 * 2
-        value = status_list.to_value(status_list.StatusList(2, bytes(packed)))
+        value = {"bits": 2, "lst": zlib.compress(packed, 9)}
         with tempfile.TemporaryDirectory() as directory:
             publisher = Publisher(Path(directory), self.keys, Clock(START))
             publisher.create(root_keys)
