@@ -116,7 +116,9 @@ class Register:
                 )
                 self._desk.revoke_all(tx, registrant_id)
                 tx.once.record(once, registrant_id, now)
-                tx.audit.append(now, once.caller, once.method, registrant_id)
+                tx.audit.append(
+                    now, once.caller, once.method, registrant_id, outcome=f"departed {departed}"
+                )
             registrant = tx.people.registrant(registrant_id)
             shown = self._permits(tx, registrant)
         self._desk.publish([permit.permit.permit_number for permit in shown])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,21 +30,34 @@ CONSOLE = "console"  # whoever has a shell on the server
 def create_installation(
     directory: Path, toml: str = DEFAULT_TOML
 ) -> issuing_authority.NewAuthority:
-    """Make everything an installation needs; the configuration file is written last.
+    """Make everything an installation needs, or nothing: it is built beside and then renamed.
 
     Two operators are made, because it takes two to turn somebody away.
 
     Raises:
-        ConfigError: something is there already; nothing is overwritten.
+        ConfigError: something is there already, or the configuration is broken.
     """
     _require_new(directory)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (directory / CONFIG_FILE).write_text(toml, encoding="utf-8")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f"{directory.name}.", dir=directory.parent))
     try:
-        config = load_config(directory)
-    except ConfigError:
-        (directory / CONFIG_FILE).unlink()
+        made = _build(beside, toml)
+        beside.replace(directory)  # also over an empty directory
+    except BaseException:
+        shutil.rmtree(beside)
         raise
+    return replace(
+        made,
+        directory=directory / made.directory.relative_to(beside),
+        offline=directory / made.offline.relative_to(beside),
+        root=directory / made.root.relative_to(beside),
+        bundle=directory / made.bundle.relative_to(beside),
+    )
+
+
+def _build(directory: Path, toml: str) -> issuing_authority.NewAuthority:
+    (directory / CONFIG_FILE).write_text(toml, encoding="utf-8")
+    config = load_config(directory)
     create_keys(directory / KEYS)
     clock = SystemClock(config.development.clock_offset)
     authority = init_authority(directory / DEVICES, SystemClock(), config.server.hostnames)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from identity.app import Server, open_installation
+from identity.config import Config, load_config
 from identity.errors import ConfigError
 from identity.server_process import loopback_toml
 from identity.setup import create_installation
@@ -155,3 +156,12 @@ def test_everything_secret_is_the_owners_alone(directory: Path) -> None:
     for path in directory.rglob("*"):
         if "key" in path.suffix or "keys" in path.parts or "offline" in path.parts:
             assert path.stat().st_mode & 0o077 == 0, path.relative_to(directory)
+
+
+def test_an_installation_that_could_not_be_made_leaves_nothing_behind(tmp_path: Path) -> None:
+    target = tmp_path / "work"
+    with pytest.raises(ConfigError):
+        create_installation(target, '[server]\nworkers = "many"\n')
+    assert list(tmp_path.iterdir()) == []
+    create_installation(target)
+    assert load_config(target) == Config()
