@@ -434,9 +434,10 @@ function wire() {
   byId("choose").onclick = chooseFile;
   byId("file").onchange = async ({ target }) => {
     const [file] = target.files;
+    // Emptied at once, or choosing the same file again would change nothing.
+    target.value = "";
     byId("trust-dialog").close();
     if (file) await takeFile(file);
-    target.value = "";
   };
   byId("purpose").onchange = ({ target }) => {
     change("purpose", target.value);
@@ -484,14 +485,13 @@ async function keepForOffline() {
 
 /** For tests and for programs of a department: judge without touching what the page shows. */
 globalThis.anju = Object.freeze({
-  async judge({ text, bundle, now, purpose = "general", floor = null, native = true }) {
-    useNative(native);
-    try {
-      const store = await load(bundle);
-      return await verify(text, floor === null ? store : store.withFloor(floor), now, purpose);
-    } finally {
-      useNative(true);
-    }
+  useNative,
+  async open(bundle) {
+    const store = await load(bundle);
+    return {
+      judge: (text, now, purpose, floor = null) =>
+        verify(text, floor === null ? store : store.withFloor(floor), now, purpose),
+    };
   },
 });
 

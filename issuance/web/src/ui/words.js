@@ -1,7 +1,7 @@
 // Every word of the page's own, in Chinese and English. Verdict sentences come from messages.py.
 
 export const WORDS = {
-  title: ["居住证件核验", "Residence Permit Verification"],
+  title: ["居住证件核验", "Permit Verification"],
   unanchored: ["尚未载入信任数据", "No trust data yet"],
   purpose: ["核验用途", "Purpose of this check"],
   cameraOn: ["打开摄像头", "Start camera"],
