@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 from matcher import kernels_fast
 from matcher.descriptor import DescriptorModel
 from matcher.errors import FailureToEnrolError
-from matcher.kernels import FEATURES, Parameters
+from matcher.kernels import FEATURES, MAX_MINUTIAE, Parameters
 from matcher.types import FingerPosition, MinutiaPair, Template
 
 PARAMETERS = Parameters()
 
-MAX_MINUTIAE = 128
-"""More than a whole finger shows: extractors that report more report noise. The best are kept."""
 MIN_MINUTIAE = 6
 """Fewer carry no evidence: six pairs by chance are common among non-mated fingers."""
 MIN_SPACING_PX = 4.0
@@ -77,9 +75,8 @@ def pack(template: Template, model: DescriptorModel) -> PackedTemplate:
     """
     position = template.position.name
     coordinates = np.concatenate((template.x, template.y, template.angle))
-    if not np.isfinite(coordinates).all() or (
-        len(template) and np.abs(coordinates).max() > MAX_COORDINATE_PX
-    ):
+    # Written so that NaN does not pass.
+    if len(template) and not np.abs(coordinates).max() <= MAX_COORDINATE_PX:
         raise FailureToEnrolError(
             "OUT_OF_RANGE", f"{position}: a coordinate lies outside 0..{MAX_COORDINATE_PX} px"
         )
@@ -93,7 +90,7 @@ def pack(template: Template, model: DescriptorModel) -> PackedTemplate:
             f"{position}: {len(rows)} distinct minutiae, at least {MIN_MINUTIAE} are needed",
         )
     x, y, angle = x[rows], y[rows], angle[rows]
-    spread = math.sqrt(max(float(np.linalg.eigvalsh(np.cov(x, y)).min()), 0.0))
+    spread = kernels_fast.narrow_spread(x, y)
     if spread < MIN_SPREAD_PX:
         raise FailureToEnrolError(
             "DEGENERATE",
@@ -101,13 +98,12 @@ def pack(template: Template, model: DescriptorModel) -> PackedTemplate:
             " are needed",
         )
     xf, yf = x.astype(np.float32), y.astype(np.float32)
-    af = angle.astype(np.float32) * np.float32(math.pi / 128.0)
     return PackedTemplate(
         x=x,
         y=y,
         angle=angle,
         kind=np.ascontiguousarray(template.kind[rows]),
-        descriptors=model.describe(xf, yf, af),
+        descriptors=model.describe(xf, yf, angle),
         hull=kernels_fast.convex_hull(xf, yf).astype(np.uint8),
         rows=rows,
         position=template.position,
@@ -127,18 +123,12 @@ def _kept(
     if x.shape[0] == 0:
         return np.empty(0, dtype=np.int64)
     xi, yi = x.astype(np.int64), y.astype(np.int64)
-    off_centre = (xi - np.median(xi)) ** 2 + (yi - np.median(yi)) ** 2
+    middle = (xi.shape[0] - 1) // 2
+    off_centre = (xi - np.sort(xi)[middle]) ** 2 + (yi - np.sort(yi)[middle]) ** 2
     best_first = np.lexsort((angle, yi, xi, off_centre, -quality.astype(np.int64)))
-    kept: list[int] = []
-    for row in best_first:
-        others = np.asarray(kept, dtype=np.int64)
-        gap = (xi[others] - xi[row]) ** 2 + (yi[others] - yi[row]) ** 2
-        if not (gap < MIN_SPACING_PX**2).any():
-            kept.append(int(row))
-            if len(kept) == MAX_MINUTIAE:
-                break
-    rows = np.asarray(kept, dtype=np.int64)
-    return rows[np.lexsort((angle[rows], yi[rows], xi[rows]))]
+    rows = kernels_fast.kept(xi, yi, best_first, MIN_SPACING_PX, MAX_MINUTIAE)
+    order: NDArray[np.int64] = rows[np.lexsort((angle[rows], yi[rows], xi[rows]))]
+    return order
 
 
 @dataclass(frozen=True, eq=False)

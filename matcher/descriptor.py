@@ -33,8 +33,8 @@ class DescriptorModel:
     """The weights of the network, read once.
 
     Attributes:
-        w1, b1: (F, H), (H,) float32, neighbourhood to hidden layer.
-        w2, b2: (H, D), (D,) float32, hidden layer to descriptor.
+        w1, b1: (H, F), (H,) float32, neighbourhood to hidden layer.
+        w2, b2: (D, H), (D,) float32, hidden layer to descriptor.
         scale: evidence (nats, up to a constant) of one unit of the integer inner product.
     """
 
@@ -46,16 +46,16 @@ class DescriptorModel:
 
     @property
     def dimension(self) -> int:
-        return int(self.w2.shape[1])
+        return int(self.w2.shape[0])
 
     def describe(
-        self, x: NDArray[np.float32], y: NDArray[np.float32], angle: NDArray[np.float32]
+        self, x: NDArray[np.float32], y: NDArray[np.float32], angle: NDArray[np.uint8]
     ) -> NDArray[np.int8]:
         """Descriptors of one template's minutiae, (M, D) int8.
 
         Args:
             x, y: (M,) float32, pixels at 500 ppi, y up.
-            angle: (M,) float32, radians.
+            angle: (M,) uint8, 256 units a turn.
         """
         neighbours = kernels_fast.neighbourhoods(x, y, angle)
         described: NDArray[np.int8] = kernels_fast.describe(
@@ -70,9 +70,9 @@ def shipped_model() -> DescriptorModel:
     source = resources.files("matcher") / "data" / f"{DESCRIPTOR_VERSION}.npz"
     with source.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         return DescriptorModel(
-            w1=_contiguous(arrays["w1"]),
+            w1=_contiguous(arrays["w1"].T),
             b1=_contiguous(arrays["b1"]),
-            w2=_contiguous(arrays["w2"]),
+            w2=_contiguous(arrays["w2"].T),
             b2=_contiguous(arrays["b2"]),
             scale=LIKENESS_NATS / float(_QUANTUM) ** 2,
         )

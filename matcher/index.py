@@ -215,6 +215,12 @@ class ReferenceIndex:
         """(R,) int64: the change that brought each row."""
         return self._sequence.view
 
+    def added_after(self, sequence: int) -> NDArray[np.int64]:
+        """Living rows that later changes than this brought."""
+        # Rows come in the order of their changes.
+        first = int(np.searchsorted(self.sequences, sequence, side="right"))
+        return first + np.flatnonzero(self.alive[first:])
+
     def add(self, subject_id: str, templates: Sequence[PackedTemplate], sequence: int) -> None:
         """Append the references of one subject; those it already has stay."""
         rows = self._rows.get(subject_id)

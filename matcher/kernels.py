@@ -48,6 +48,10 @@ HULL_MARGIN_PX = 12.0
 HULL_SOFTNESS_PX = 6.0
 """A cell further outside the minutiae's convex hull than this is unseen rather than empty."""
 
+DIMENSION = 64
+"""Of a descriptor. A constant, so that inner products are unrolled."""
+MAX_MINUTIAE = 128
+"""More than a whole finger shows: extractors that report more report noise. The best are kept."""
 MAX_CANDIDATES = 3
 """Reference minutiae kept per probe minutia when motions are proposed."""
 
@@ -84,6 +88,8 @@ class Parameters(NamedTuple):
             weight of unpaired minutiae assumed there beforehand.
         motions: how many of the proposed motions are refined.
         rounds: pairings after the first.
+        rival_votes: a motion with less than this share of the best one's votes is not refined.
+        steady: from this round on, a pairing that comes again is final.
     """
 
     no_mate: float = 6.0
@@ -107,6 +113,8 @@ class Parameters(NamedTuple):
     support_prior: float = 1.0
     motions: int = 2
     rounds: int = 4
+    rival_votes: float = 0.7
+    steady: int = 2
 
 
 FEATURES = (
@@ -347,7 +355,10 @@ def agreement(
     proposal: int,
     P: Parameters,
 ) -> FloatArray:
-    """How well each candidate pair agrees with the motion one of them proposes, (C,) in [0, 1]."""
+    """How well each candidate pair agrees with the motion one of them proposes, (C,) in [0, 1].
+
+    ``(1 - v / VOTE_CUT)^2`` of the squared deviation ``v``, 0 beyond: near a normal density.
+    """
     rotation = turn[proposal]
     co, si = math.cos(rotation), math.sin(rotation)
     dx, dy = probe.x[ci] - probe.x[ci[proposal]], probe.y[ci] - probe.y[ci[proposal]]
@@ -355,7 +366,8 @@ def agreement(
     ey = reference.y[cj] - reference.y[cj[proposal]] - (si * dx + co * dy)
     slack = P.vote_px**2 + P.vote_slope**2 * (dx * dx + dy * dy)
     v = (ex * ex + ey * ey) / slack + (wrapped(turn - rotation) / P.vote_angle) ** 2
-    return np.where(v < VOTE_CUT, np.exp(-0.7 * v), 0.0)
+    fits: FloatArray = np.maximum(1.0 - v / VOTE_CUT, 0.0) ** 2
+    return fits
 
 
 def propose_motions(
@@ -370,7 +382,8 @@ def propose_motions(
     """The ``P.motions`` best supported motions as (votes, candidate that proposes it), best first.
 
     Each probe minutia gives its best agreeing candidate's weight. Equal votes keep the order of
-    the proposals, which is by falling weight, then candidate number.
+    the proposals, which is by falling weight, then candidate number. A motion with less than
+    ``P.rival_votes`` of the best one's votes is no rival.
     """
     proposals = []
     for c in np.argsort(-weight, kind="stable")[: P.proposals]:
@@ -381,7 +394,8 @@ def propose_motions(
         np.maximum.at(votes, ci, voice)
         proposals.append((float(votes.sum()), int(c)))
     proposals = [proposal for proposal in proposals if proposal[0] > 0.0]
-    return sorted(proposals, key=lambda proposal: -proposal[0])[: P.motions]
+    best = sorted(proposals, key=lambda proposal: -proposal[0])[: P.motions]
+    return [proposal for proposal in best if proposal[0] >= P.rival_votes * best[0][0]]
 
 
 def fit_motion(
@@ -460,14 +474,24 @@ def compare(probe: Minutiae, reference: Minutiae, scale: float, P: Parameters) -
     highest = -1e30
     for votes, proposal in propose_motions(probe, reference, ci, cj, cw, turn, P):
         agreed = agreement(probe, reference, ci, cj, turn, proposal, P)
-        used = agreed > 0.0
         outcome = refined(
-            probe, reference, alike, weight, (ci[used], cj[used], (cw * agreed)[used]), votes, P
+            probe, reference, alike, weight, best_voices(ci, cj, cw * agreed), votes, P
         )
         if outcome is not None and outcome.features[0] > highest + BETTER:
             highest = outcome.features[0]
             best = outcome
     return best
+
+
+def best_voices(
+    ci: IndexArray, cj: IndexArray, voice: FloatArray
+) -> tuple[IndexArray, IndexArray, FloatArray]:
+    """The loudest candidate of each probe minutia that has a voice at all."""
+    loudest = np.lexsort((np.arange(ci.shape[0]), -voice, ci))
+    _, first = np.unique(ci[loudest], return_index=True)
+    chosen = loudest[first]
+    chosen = chosen[voice[chosen] > 0.0]
+    return ci[chosen], cj[chosen], voice[chosen]
 
 
 def refined(
@@ -498,12 +522,16 @@ def refined(
             fx, fy = distortion(px, py, reference, i, j, w, P)
         px, py = px + fx, py + fy
         pa = probe.angle + rotation
+        before = mates
         mates, evidence = pair_up(px, py, pa, reference, alike, sigma, P)
         i = np.flatnonzero(mates >= 0)
         if i.shape[0] == 0:
             return None
+        if round_number >= P.steady and np.array_equal(mates, before):
+            break
         j = mates[i]
         w = 1.0 / (1.0 + np.exp(-evidence[i]))
+    j = mates[i]
     features = measured(probe, reference, alike, weight, mates, evidence, motion, px, py, P)
     features[FEATURES.index("votes")] = votes
     features[FEATURES.index("distortion_px")] = math.sqrt(np.mean(fx[i] ** 2 + fy[i] ** 2))
@@ -680,7 +708,7 @@ def vote(hits: Hits, px: FloatArray, py: FloatArray, rows: int, P: Parameters) -
             slack = P.vote_px**2 + P.vote_slope**2 * (dx * dx + dy * dy)
             v = (ex * ex + ey * ey) / slack + (wrapped(turn - rotation) / P.vote_angle) ** 2
             voice = np.zeros(px.shape[0])
-            np.maximum.at(voice, i, np.where(v < VOTE_CUT, share * np.exp(-0.7 * v), 0.0))
+            np.maximum.at(voice, i, share * np.maximum(1.0 - v / VOTE_CUT, 0.0) ** 2)
             best = max(best, float(voice.sum()))
         votes[row] = int(best * VOTE_UNITS)
     return votes

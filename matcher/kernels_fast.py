@@ -21,11 +21,13 @@ import numpy as np
 from matcher.kernels import (
     BETTER,
     BUMP_REACH,
+    DIMENSION,
     DIRECTION_SIGMA,
     DIRECTIONS,
     HULL_MARGIN_PX,
     HULL_SOFTNESS_PX,
     MAX_CANDIDATES,
+    MAX_MINUTIAE,
     PAIR_CUT,
     RING_RADII_PX,
     RING_SIGMAS_PX,
@@ -76,27 +78,68 @@ def convex_hull(x, y):  # type: ignore[no-untyped-def]
 
 
 @_jit
+def kept(x, y, best_first, spacing, most):  # type: ignore[no-untyped-def]
+    """Of rows from best to worst, those further than ``spacing`` from every better one kept."""
+    rows = np.empty(min(most, best_first.shape[0]), np.int64)
+    count = 0
+    for row in best_first:
+        alone = True
+        for k in range(count):
+            dx = x[row] - x[rows[k]]
+            dy = y[row] - y[rows[k]]
+            if dx * dx + dy * dy < spacing * spacing:
+                alone = False
+                break
+        if alone:
+            rows[count] = row
+            count += 1
+            if count == most:
+                break
+    return rows[:count].copy()
+
+
+@_jit
+def narrow_spread(x, y):  # type: ignore[no-untyped-def]
+    """Standard deviation across the narrow axis: root of the smaller eigenvalue."""
+    n = x.shape[0]
+    mx = 0.0
+    my = 0.0
+    for i in range(n):
+        mx += x[i] / n
+        my += y[i] / n
+    xx = 0.0
+    yy = 0.0
+    xy = 0.0
+    for i in range(n):
+        xx += (x[i] - mx) ** 2 / (n - 1)
+        yy += (y[i] - my) ** 2 / (n - 1)
+        xy += (x[i] - mx) * (y[i] - my) / (n - 1)
+    smaller = 0.5 * (xx + yy) - math.sqrt(0.25 * (xx - yy) ** 2 + xy * xy)
+    return math.sqrt(max(smaller, 0.0))
+
+
+@_jit
 def _turn(x, y, a, b, c):  # type: ignore[no-untyped-def]
     return (x[b] - x[a]) * (y[c] - y[a]) - (y[b] - y[a]) * (x[c] - x[a])
 
 
 @_jit
-def _outside(px, py, hx, hy):  # type: ignore[no-untyped-def]
-    n = hx.shape[0]
-    distance = -1e9
-    for a in range(n):
-        b = a + 1 if a + 1 < n else 0
-        ex = hx[b] - hx[a]
-        ey = hy[b] - hy[a]
+def _edges(x, y, hull, nx, ny, nc):  # type: ignore[no-untyped-def]
+    """Outward unit normals and offsets of a hull's edges; how many there are."""
+    edges = 0
+    h = hull.shape[0]
+    for a in range(h):
+        b = a + 1 if a + 1 < h else 0
+        ex = x[hull[b]] - x[hull[a]]
+        ey = y[hull[b]] - y[hull[a]]
         length = math.sqrt(ex * ex + ey * ey)
         if length < 1e-6:
             continue
-        s = (ey * (px - hx[a]) - ex * (py - hy[a])) / length
-        if s > distance:
-            distance = s
-    if distance == -1e9:
-        distance = math.sqrt((px - hx[0]) ** 2 + (py - hy[0]) ** 2)
-    return distance
+        nx[edges] = ey / length
+        ny[edges] = -ex / length
+        nc[edges] = (ey * x[hull[a]] - ex * y[hull[a]]) / length
+        edges += 1
+    return edges
 
 
 @_jit
@@ -113,184 +156,405 @@ def _wrapped(angle):  # type: ignore[no-untyped-def]
     return angle - _TWO_PI * math.floor(angle / _TWO_PI + 0.5)
 
 
+@_jit_sums
+def _exp(v):  # type: ignore[no-untyped-def]
+    """exp for v within 20 of 0, to 1e-5; without a call, so that loops over it vectorise."""
+    z = v * np.float32(1.0 / 64.0)
+    t = np.float32(1.0 / 720.0)
+    t = t * z + np.float32(1.0 / 120.0)
+    t = t * z + np.float32(1.0 / 24.0)
+    t = t * z + np.float32(1.0 / 6.0)
+    t = t * z + np.float32(0.5)
+    t = t * z + np.float32(1.0)
+    t = t * z + np.float32(1.0)
+    t = t * t
+    t = t * t
+    t = t * t
+    t = t * t
+    t = t * t
+    return t * t
+
+
+_STEP = _TWO_PI / SECTORS
+_ONE_OFF = math.exp(-0.5 * (_STEP / SECTOR_SIGMA) ** 2)
+_TWO_OFF = math.exp(-0.5 * (2.0 * _STEP / SECTOR_SIGMA) ** 2)
+
+
+@_jit
+def _spot(cells, rings, first_ring, last_ring, bearing, direction):  # type: ignore[no-untyped-def]
+    """Add one neighbour's blurred spot to a minutia's grid."""
+    nearest = math.floor(bearing / _STEP + 0.5)
+    off = bearing - nearest * _STEP
+    # A bell at whole steps from ``off``: exp(-(off - k step)^2 / 2 s^2) takes two exponentials.
+    middle = math.exp(-0.5 * (off / SECTOR_SIGMA) ** 2)
+    ratio = math.exp(off * _STEP / SECTOR_SIGMA**2)
+    back = 1.0 / ratio
+    start = int(nearest) + 10 * SECTORS
+    for k in range(-2, 3):
+        sector = middle
+        if k == -2:
+            sector *= back * back * _TWO_OFF
+        elif k == -1:
+            sector *= back * _ONE_OFF
+        elif k == 1:
+            sector *= ratio * _ONE_OFF
+        elif k == 2:
+            sector *= ratio * ratio * _TWO_OFF
+        if sector < 0.02:
+            continue
+        q = (start + k) % SECTORS
+        for p in range(first_ring, last_ring):
+            w = np.float32(rings[p] * sector)
+            if w >= 0.02:
+                base = (p * SECTORS + q) * DIRECTIONS
+                for e in range(DIRECTIONS):
+                    cells[base + e] += w * direction[e]
+
+
+@_jit_sums
+def _seen(cx, cy, edges, nx, ny, nc, out):  # type: ignore[no-untyped-def]
+    """Weight of places by how far they lie outside the hull's edges."""
+    softness = np.float32(1.0 / HULL_SOFTNESS_PX)
+    for c in range(cx.shape[0]):
+        out[c] = np.float32(-1e9)
+    for e in range(edges):
+        a = nx[e]
+        b = ny[e]
+        o = nc[e]
+        for c in range(cx.shape[0]):
+            out[c] = max(out[c], a * cx[c] + b * cy[c] - o)
+    for c in range(cx.shape[0]):
+        v = (out[c] - np.float32(HULL_MARGIN_PX)) * softness
+        v = min(max(v, np.float32(-20.0)), np.float32(20.0))
+        out[c] = np.float32(1.0) / (np.float32(1.0) + _exp(v))
+
+
 @_jit
 def neighbourhoods(x, y, angle):  # type: ignore[no-untyped-def]
+    """See :func:`matcher.kernels.neighbourhoods`; angles are bytes, 256 a turn."""
     m = x.shape[0]
     out = np.zeros((m, _DENSITY + _CELLS), np.float32)
-    hull = convex_hull(x, y)
-    hx = x[hull]
-    hy = y[hull]
+    unit = _TWO_PI / 256.0
+    directions = np.empty((256, DIRECTIONS), np.float32)
+    for t in range(256):
+        for k in range(DIRECTIONS):
+            z = _wrapped(t * unit - _TWO_PI * k / DIRECTIONS) / DIRECTION_SIGMA
+            directions[t, k] = math.exp(-0.5 * z * z)
     ring = np.empty(_RINGS)
-    sector = np.empty(SECTORS)
-    direction = np.empty(DIRECTIONS)
     reach = RING_RADII_PX[-1] + 2.5 * RING_SIGMAS_PX[-1]
     for i in range(m):
-        for j in range(m):
-            dx = x[j] - x[i]
-            dy = y[j] - y[i]
-            r = math.sqrt(dx * dx + dy * dy)
-            if r > reach or r < 1e-3:
+        for j in range(i):
+            dx = float(x[j]) - float(x[i])
+            dy = float(y[j]) - float(y[i])
+            r2 = dx * dx + dy * dy
+            if r2 > reach * reach or r2 < 1e-6:
                 continue
-            bearing = math.atan2(dy, dx) - angle[i]
-            turn = angle[j] - angle[i]
+            r = math.sqrt(r2)
+            first = _RINGS
+            last = 0
             for k in range(_RINGS):
                 z = (r - RING_RADII_PX[k]) / RING_SIGMAS_PX[k]
-                ring[k] = math.exp(-0.5 * z * z)
-            for k in range(SECTORS):
-                z = _wrapped(bearing - _TWO_PI * k / SECTORS) / SECTOR_SIGMA
-                sector[k] = math.exp(-0.5 * z * z)
-            for k in range(DIRECTIONS):
-                z = _wrapped(turn - _TWO_PI * k / DIRECTIONS) / DIRECTION_SIGMA
-                direction[k] = math.exp(-0.5 * z * z)
-            for p in range(_RINGS):
-                if ring[p] < 0.02:
-                    continue
-                for q in range(SECTORS):
-                    w = ring[p] * sector[q]
-                    if w < 0.02:
-                        continue
-                    base = (p * SECTORS + q) * DIRECTIONS
-                    for k in range(DIRECTIONS):
-                        out[i, base + k] += np.float32(w * direction[k])
-        for p in range(_RINGS):
-            for q in range(SECTORS):
-                bearing = angle[i] + _TWO_PI * q / SECTORS
-                cx = x[i] + RING_RADII_PX[p] * math.cos(bearing)
-                cy = y[i] + RING_RADII_PX[p] * math.sin(bearing)
-                d = _outside(cx, cy, hx, hy)
-                out[i, _DENSITY + p * SECTORS + q] = 1.0 / (
+                ring[k] = 0.0
+                if abs(z) < 2.9:
+                    ring[k] = math.exp(-0.5 * z * z)
+                    first = min(first, k)
+                    last = k + 1
+            bearing = math.atan2(dy, dx)
+            turn = int(angle[j]) - int(angle[i])
+            _spot(out[i], ring, first, last, bearing - angle[i] * unit, directions[turn & 255])
+            _spot(
+                out[j],
+                ring,
+                first,
+                last,
+                bearing + math.pi - angle[j] * unit,
+                directions[-turn & 255],
+            )
+    hull = convex_hull(x, y)
+    normals = np.empty((3, hull.shape[0]), np.float32)
+    edges = _edges(x, y, hull, normals[0], normals[1], normals[2])
+    gx = np.empty(_CELLS, np.float32)
+    gy = np.empty(_CELLS, np.float32)
+    for p in range(_RINGS):
+        for q in range(SECTORS):
+            gx[p * SECTORS + q] = RING_RADII_PX[p] * math.cos(_TWO_PI * q / SECTORS)
+            gy[p * SECTORS + q] = RING_RADII_PX[p] * math.sin(_TWO_PI * q / SECTORS)
+    cx = np.empty(_CELLS, np.float32)
+    cy = np.empty(_CELLS, np.float32)
+    for i in range(m):
+        co = np.float32(math.cos(angle[i] * unit))
+        si = np.float32(math.sin(angle[i] * unit))
+        for c in range(_CELLS):
+            cx[c] = x[i] + co * gx[c] - si * gy[c]
+            cy[c] = y[i] + si * gx[c] + co * gy[c]
+        if edges > 0:
+            _seen(cx, cy, edges, normals[0], normals[1], normals[2], out[i, _DENSITY:])
+        else:
+            for c in range(_CELLS):
+                d = math.sqrt((cx[c] - x[hull[0]]) ** 2 + (cy[c] - y[hull[0]]) ** 2)
+                out[i, _DENSITY + c] = 1.0 / (
                     1.0 + math.exp((d - HULL_MARGIN_PX) / HULL_SOFTNESS_PX)
                 )
     return out
 
 
 @_jit_sums
-def describe(neighbours, w1, b1, w2, b2, quantum):  # type: ignore[no-untyped-def]
-    m, f = neighbours.shape
-    h = w1.shape[1]
-    d = w2.shape[1]
-    out = np.empty((m, d), np.int8)
-    hidden = np.empty(h, np.float32)
-    vector = np.empty(d, np.float32)
-    for i in range(m):
-        hidden[:] = b1
+def _layer(values, weights, bias, out):  # type: ignore[no-untyped-def]
+    """``values @ weights.T + bias`` of four minutiae, two outputs at a time.
+
+    Eight sums share what is read: weights do not fit a core's nearest cache.
+
+    Args:
+        values: (4, F), weights: (H, F), bias: (H,), out: (4, H); float32, H even.
+    """
+    h, f = weights.shape
+    for j in range(0, h, 2):
+        a0 = np.float32(0.0)
+        b0 = np.float32(0.0)
+        c0 = np.float32(0.0)
+        d0 = np.float32(0.0)
+        a1 = np.float32(0.0)
+        b1 = np.float32(0.0)
+        c1 = np.float32(0.0)
+        d1 = np.float32(0.0)
         for k in range(f):
-            v = neighbours[i, k]
-            if v != 0.0:
-                for c in range(h):
-                    hidden[c] += v * w1[k, c]
-        vector[:] = b2
-        for k in range(h):
-            v = hidden[k]
-            if v > 0.0:
-                for c in range(d):
-                    vector[c] += v * w2[k, c]
-        norm = np.float32(0.0)
-        for c in range(d):
-            norm += vector[c] * vector[c]
-        scale = quantum / max(math.sqrt(norm), 1e-12)
-        for c in range(d):
-            out[i, c] = np.int8(min(max(round(vector[c] * scale), -127.0), 127.0))
+            w0 = weights[j, k]
+            w1 = weights[j + 1, k]
+            a = values[0, k]
+            b = values[1, k]
+            c = values[2, k]
+            d = values[3, k]
+            a0 += a * w0
+            b0 += b * w0
+            c0 += c * w0
+            d0 += d * w0
+            a1 += a * w1
+            b1 += b * w1
+            c1 += c * w1
+            d1 += d * w1
+        out[0, j] = a0 + bias[j]
+        out[1, j] = b0 + bias[j]
+        out[2, j] = c0 + bias[j]
+        out[3, j] = d0 + bias[j]
+        out[0, j + 1] = a1 + bias[j + 1]
+        out[1, j + 1] = b1 + bias[j + 1]
+        out[2, j + 1] = c1 + bias[j + 1]
+        out[3, j + 1] = d1 + bias[j + 1]
+
+
+@_jit
+def describe(neighbours, w1, b1, w2, b2, quantum):  # type: ignore[no-untyped-def]
+    """See :func:`matcher.kernels.describe`, with weights transposed, output by input."""
+    m, f = neighbours.shape
+    h = w1.shape[0]
+    d = w2.shape[0]
+    out = np.empty((m, d), np.int8)
+    values = np.zeros((4, f), np.float32)
+    hidden = np.empty((4, h), np.float32)
+    vectors = np.empty((4, d), np.float32)
+    for start in range(0, m, 4):
+        count = min(4, m - start)
+        for r in range(count):
+            for k in range(f):
+                values[r, k] = neighbours[start + r, k]
+        _layer(values, w1, b1, hidden)
+        for r in range(4):
+            for k in range(h):
+                hidden[r, k] = max(hidden[r, k], np.float32(0.0))
+        _layer(hidden, w2, b2, vectors)
+        for r in range(count):
+            norm = 0.0
+            for c in range(d):
+                norm += vectors[r, c] * vectors[r, c]
+            scale = quantum / max(math.sqrt(norm), 1e-12)
+            for c in range(d):
+                v = min(max(round(vectors[r, c] * scale), -127.0), 127.0)
+                out[start + r, c] = np.int8(v)
     return out
 
 
 @_jit_sums
+def _likeness(first, second, unit, products, out):  # type: ignore[no-untyped-def]
+    """Inner products of int16 descriptors times ``unit`` into ``out[:m, :n]``."""
+    n = second.shape[0]
+    for i in range(first.shape[0]):
+        # Whole numbers first: with the conversion in one loop LLVM gives up vector registers.
+        for j in range(n):
+            s = np.int32(0)
+            for k in range(DIMENSION):
+                s += np.int32(first[i, k]) * np.int32(second[j, k])
+            products[j] = s
+        for j in range(n):
+            out[i, j] = np.float32(products[j]) * unit
+
+
+@_jit_sums
+def _mate_weights(alike, m, n, no_mate, weight, rows, columns):  # type: ignore[no-untyped-def]
+    """:func:`matcher.kernels.mate_weights` from ``alike[:m, :n]`` into ``weight``."""
+    floor = np.float32(math.exp(no_mate))
+    columns[:n] = floor
+    for i in range(m):
+        a = alike[i]
+        e = weight[i]
+        total = floor
+        for j in range(n):
+            t = _exp(a[j])
+            e[j] = t
+            columns[j] += t
+            total += t
+        rows[i] = np.float32(1.0) / math.sqrt(total)
+    for j in range(n):
+        columns[j] = np.float32(1.0) / math.sqrt(columns[j])
+    for i in range(m):
+        e = weight[i]
+        r = rows[i]
+        for j in range(n):
+            e[j] *= r * columns[j]
+
+
+@_jit
 def mate_weights(dp, dr, scale, no_mate):  # type: ignore[no-untyped-def]
-    m, d = dp.shape
+    """See :func:`matcher.kernels.mate_weights`."""
+    m = dp.shape[0]
     n = dr.shape[0]
     alike = np.empty((m, n), np.float32)
     weight = np.empty((m, n), np.float32)
-    rows = np.full(m, math.exp(no_mate))
-    columns = np.full(n, math.exp(no_mate))
-    for i in range(m):
-        for j in range(n):
-            s = np.int32(0)
-            for k in range(d):
-                s += np.int32(dp[i, k]) * np.int32(dr[j, k])
-            v = np.float32(s) * np.float32(scale)
-            e = math.exp(v)
-            alike[i, j] = v
-            weight[i, j] = e
-            rows[i] += e
-            columns[j] += e
-    for i in range(m):
-        rows[i] = 1.0 / math.sqrt(rows[i])
-    for j in range(n):
-        columns[j] = 1.0 / math.sqrt(columns[j])
-    for i in range(m):
-        for j in range(n):
-            weight[i, j] = weight[i, j] * rows[i] * columns[j]
+    products = np.empty(n, np.int32)
+    _likeness(dp.astype(np.int16), dr.astype(np.int16), np.float32(scale), products, alike)
+    _mate_weights(alike, m, n, no_mate, weight, np.empty(m, np.float32), np.empty(n, np.float32))
     return alike, weight
 
 
 @_jit
-def candidate_pairs(weight):  # type: ignore[no-untyped-def]
-    m, n = weight.shape
-    keep = min(MAX_CANDIDATES, n)
-    ci = np.empty(m * keep, np.int32)
-    cj = np.empty(m * keep, np.int32)
-    cw = np.empty(m * keep, np.float32)
-    best = np.empty(keep, np.int32)
+def _candidates(weight, m, n, columns, best):  # type: ignore[no-untyped-def]
+    """The best columns of each row and their weights, (MAX_CANDIDATES, >= m), best first.
+
+    Missing ones have weight 0 and column 0. Equal weights rank by lower column.
+    """
     for i in range(m):
-        found = 0
+        row = weight[i]
+        w0 = np.float32(0.0)
+        w1 = np.float32(0.0)
+        w2 = np.float32(0.0)
+        k0 = 0
+        k1 = 0
+        k2 = 0
         for j in range(n):
-            w = weight[i, j]
-            if found == keep and w <= weight[i, best[keep - 1]]:
-                continue
-            k = found if found < keep else keep - 1
-            while k > 0 and w > weight[i, best[k - 1]]:
-                best[k] = best[k - 1]
+            w = row[j]
+            if w > w2:
+                if w > w1:
+                    w2 = w1
+                    k2 = k1
+                    if w > w0:
+                        w1 = w0
+                        k1 = k0
+                        w0 = w
+                        k0 = j
+                    else:
+                        w1 = w
+                        k1 = j
+                else:
+                    w2 = w
+                    k2 = j
+        columns[0, i] = k0
+        columns[1, i] = k1
+        columns[2, i] = k2
+        best[0, i] = w0
+        best[1, i] = w1
+        best[2, i] = w2
+
+
+@_jit
+def candidate_pairs(weight):  # type: ignore[no-untyped-def]
+    """See :func:`matcher.kernels.candidate_pairs`; (MAX_CANDIDATES, M) each."""
+    m, n = weight.shape
+    columns = np.empty((MAX_CANDIDATES, m), np.int32)
+    best = np.empty((MAX_CANDIDATES, m), np.float32)
+    _candidates(weight, m, n, columns, best)
+    return columns, best
+
+
+@_jit
+def _workspace():  # type: ignore[no-untyped-def]
+    """Scratch memory of one comparison after the other."""
+    size = MAX_MINUTIAE
+    return (
+        np.empty((size, size), np.float32),  # alike
+        np.empty((size, size), np.float32),  # weight
+        np.empty((MAX_CANDIDATES, size), np.int32),  # candidates' columns
+        np.empty((MAX_CANDIDATES, size), np.float32),  # their weights
+        np.empty((3 * MAX_CANDIDATES, size), np.float32),  # their places and turns
+        np.empty((24, size), np.float32),  # vectors over minutiae, pairs or edges
+        np.empty((4, size), np.int32),  # rows of pairs, mates, mates before
+        np.empty(size, np.bool_),  # taken
+        np.empty(size * size, np.int32),  # pairs within reach: rows
+        np.empty(size * size, np.int32),  # columns
+        np.empty(size * size, np.float32),  # evidence
+    )
+
+
+@_jit_sums
+def _votes(m, xp, yp, cx, cy, ct, cw, x0, y0, u0, v0, co, si, rotation, P):  # type: ignore[no-untyped-def]
+    """Votes for the motion that lays (x0, y0) on (u0, v0), turning by ``rotation``."""
+    vote2 = np.float32(P.vote_px * P.vote_px)
+    slope2 = np.float32(P.vote_slope * P.vote_slope)
+    per_turn = np.float32(1.0 / P.vote_angle)
+    quarter = np.float32(1.0 / VOTE_CUT)
+    turn = np.float32(_TWO_PI)
+    inverse = np.float32(1.0 / _TWO_PI)
+    zero = np.float32(0.0)
+    total = np.float32(0.0)
+    for i in range(m):
+        dx = xp[i] - x0
+        dy = yp[i] - y0
+        slack = np.float32(1.0) / (vote2 + slope2 * (dx * dx + dy * dy))
+        ax = u0 + (co * dx - si * dy)
+        ay = v0 + (si * dx + co * dy)
+        best = zero
+        for r in range(MAX_CANDIDATES):
+            ex = cx[r, i] - ax
+            ey = cy[r, i] - ay
+            a = ct[r, i] - rotation
+            a = (a - turn * np.floor(a * inverse + np.float32(0.5))) * per_turn
+            v = (ex * ex + ey * ey) * slack + a * a
+            u = max(np.float32(1.0) - v * quarter, zero)
+            best = max(best, cw[r, i] * u * u)
+        total += best
+    return total
+
+
+@_jit
+def _proposals(m, xp, yp, cx, cy, ct, cw, P, order_weight, order, votes, proposal):  # type: ignore[no-untyped-def]
+    """The best supported motions; candidates are numbered ``MAX_CANDIDATES * i + r``."""
+    kept = 0
+    limit = min(P.proposals, MAX_MINUTIAE)
+    for i in range(m):
+        for r in range(MAX_CANDIDATES):
+            w = cw[r, i]
+            if w <= 0.0 or (kept == limit and w <= order_weight[kept - 1]):
+                break
+            k = kept if kept < limit else kept - 1
+            while k > 0 and w > order_weight[k - 1]:
+                order_weight[k] = order_weight[k - 1]
+                order[k] = order[k - 1]
                 k -= 1
-            best[k] = j
-            found = min(found + 1, keep)
-        for k in range(keep):
-            ci[i * keep + k] = i
-            cj[i * keep + k] = best[k]
-            cw[i * keep + k] = weight[i, best[k]]
-    return ci, cj, cw
-
-
-@_jit
-def _agreement(xp, yp, xr, yr, turn, q, i, j, i0, j0, co, si, rotation, P):  # type: ignore[no-untyped-def]
-    """exp(-0.7 v) of a candidate against a proposed motion, 0 when they disagree."""
-    dx = xp[i] - xp[i0]
-    dy = yp[i] - yp[i0]
-    ex = xr[j] - xr[j0] - (co * dx - si * dy)
-    ey = yr[j] - yr[j0] - (si * dx + co * dy)
-    slack = P.vote_px * P.vote_px + P.vote_slope * P.vote_slope * (dx * dx + dy * dy)
-    v = (ex * ex + ey * ey) / slack
-    if v >= VOTE_CUT:
-        return 0.0
-    a = _wrapped(turn[q] - rotation) / P.vote_angle
-    v += a * a
-    if v >= VOTE_CUT:
-        return 0.0
-    return math.exp(-0.7 * v)
-
-
-@_jit
-def propose_motions(xp, yp, xr, yr, ci, cj, cw, turn, P):  # type: ignore[no-untyped-def]
-    count = ci.shape[0]
-    order = np.argsort(-cw, kind="mergesort")
-    votes = np.zeros(P.motions)
-    proposal = np.full(P.motions, -1, np.int64)
-    for s in range(min(P.proposals, count)):
-        c = order[s]
-        rotation = turn[c]
+            order_weight[k] = w
+            order[k] = MAX_CANDIDATES * i + r
+            kept = min(kept + 1, limit)
+    for h in range(P.motions):
+        votes[h] = 0.0
+        proposal[h] = -1
+    for s in range(kept):
+        i = order[s] // MAX_CANDIDATES
+        r = order[s] % MAX_CANDIDATES
+        rotation = ct[r, i]
         if abs(rotation) > P.max_rotation:
             continue
-        co = math.cos(rotation)
-        si = math.sin(rotation)
-        total = 0.0
-        best = 0.0
-        for q in range(count):
-            if q > 0 and ci[q] != ci[q - 1]:
-                total += best
-                best = 0.0
-            g = _agreement(xp, yp, xr, yr, turn, q, ci[q], cj[q], ci[c], cj[c], co, si, rotation, P)
-            if g > 0.0:
-                best = max(best, cw[q] * g)
-        total += best
+        co = np.float32(math.cos(rotation))
+        si = np.float32(math.sin(rotation))
+        total = _votes(
+            m, xp, yp, cx, cy, ct, cw, xp[i], yp[i], cx[r, i], cy[r, i], co, si, rotation, P
+        )
         k = P.motions - 1
         if total > votes[k]:
             while k > 0 and total > votes[k - 1]:
@@ -298,73 +562,142 @@ def propose_motions(xp, yp, xr, yr, ci, cj, cw, turn, P):  # type: ignore[no-unt
                 proposal[k] = proposal[k - 1]
                 k -= 1
             votes[k] = total
-            proposal[k] = c
-    return votes, proposal
+            proposal[k] = order[s]
 
 
-@_jit
-def fit_motion(xp, yp, xr, yr, turn, fi, fj, fw, lever):  # type: ignore[no-untyped-def]
-    sw = 0.0
-    sx = 0.0
-    sy = 0.0
-    ux = 0.0
-    uy = 0.0
-    for q in range(fi.shape[0]):
-        i = fi[q]
-        j = fj[q]
-        w = fw[q]
+@_jit_sums
+def _fit_motion(used, ax, ay, bx, by, turn, weight, lever):  # type: ignore[no-untyped-def]
+    """See :func:`matcher.kernels.fit_motion`; pair by pair."""
+    sw = np.float32(0.0)
+    sx = np.float32(0.0)
+    sy = np.float32(0.0)
+    ux = np.float32(0.0)
+    uy = np.float32(0.0)
+    for q in range(used):
+        w = weight[q]
         sw += w
-        sx += w * xp[i]
-        sy += w * yp[i]
-        ux += w * xr[j]
-        uy += w * yr[j]
+        sx += w * ax[q]
+        sy += w * ay[q]
+        ux += w * bx[q]
+        uy += w * by[q]
     if sw <= 0.0:
         return 0.0, 0.0, 0.0
     sx /= sw
     sy /= sw
     ux /= sw
     uy /= sw
-    dot = 0.0
-    cross = 0.0
-    for q in range(fi.shape[0]):
-        i = fi[q]
-        j = fj[q]
-        w = fw[q]
-        ax = xp[i] - sx
-        ay = yp[i] - sy
-        bx = xr[j] - ux
-        by = yr[j] - uy
-        dot += w * (ax * bx + ay * by + lever * math.cos(turn[q]))
-        cross += w * (ax * by - ay * bx + lever * math.sin(turn[q]))
-    rotation = math.atan2(cross, dot)
+    dot = np.float32(0.0)
+    cross = np.float32(0.0)
+    for q in range(used):
+        w = weight[q]
+        px = ax[q] - sx
+        py = ay[q] - sy
+        qx = bx[q] - ux
+        qy = by[q] - uy
+        dot += w * (px * qx + py * qy)
+        cross += w * (px * qy - py * qx)
+    level = np.float32(0.0)
+    steep = np.float32(0.0)
+    for q in range(used):
+        level += weight[q] * math.cos(turn[q])
+        steep += weight[q] * math.sin(turn[q])
+    rotation = math.atan2(cross + lever * steep, dot + lever * level)
     co = math.cos(rotation)
     si = math.sin(rotation)
     return rotation, ux - (co * sx - si * sy), uy - (si * sx + co * sy)
 
 
+@_jit_sums
+def _field(m, px, py, used, qx, qy, rx, ry, weight, fi, prior, inverse, fx, fy, sums):  # type: ignore[no-untyped-def]
+    """See :func:`matcher.kernels.distortion`: pairs moved to (qx, qy) miss by (rx, ry)."""
+    one = np.float32(1.0)
+    zero = np.float32(0.0)
+    for i in range(m):
+        total = prior
+        gx = zero
+        gy = zero
+        x = px[i]
+        y = py[i]
+        for q in range(used):
+            dx = qx[q] - x
+            dy = qy[q] - y
+            u = max(one - (dx * dx + dy * dy) * inverse, zero)
+            u2 = u * u
+            w = weight[q] * u2 * u2
+            total += w
+            gx += w * rx[q]
+            gy += w * ry[q]
+        fx[i] = gx
+        fy[i] = gy
+        sums[i] = total
+    # A minutia's own residual has no say.
+    for q in range(used):
+        i = fi[q]
+        sums[i] -= weight[q]
+        fx[i] -= weight[q] * rx[q]
+        fy[i] -= weight[q] * ry[q]
+    for i in range(m):
+        fx[i] /= sums[i]
+        fy[i] /= sums[i]
+
+
+@_jit_sums
+def _largest(values, m, n):  # type: ignore[no-untyped-def]
+    largest = np.float32(0.0)
+    for i in range(m):
+        row = values[i]
+        for j in range(n):
+            largest = max(largest, row[j])
+    return largest
+
+
 @_jit
-def _pair_up(px, py, pa, xr, yr, ar, alike, sigma, P, li, lj, ll, mates, taken, evidence):  # type: ignore[no-untyped-def]
-    """One-to-one pairing by falling evidence; ties by probe, then reference row."""
-    m = px.shape[0]
-    n = xr.shape[0]
+def _pair_up(m, n, px, py, pa, xr, yr, ar, alike, likest, sigma, P, li, lj, ll, mates, taken, won):  # type: ignore[no-untyped-def]  # fmt: skip
+    """One-to-one pairing by falling evidence; ties by probe, then reference row.
+
+    Reference minutiae come by rising x, so those within reach are neighbours in the list.
+    """
     found = 0
-    limit = PAIR_CUT * sigma * sigma
+    # Beyond this squared deviation there is no evidence left whatever the descriptors say.
+    limit = min(
+        PAIR_CUT, (P.pair_bias + P.descriptor_weight * likest) / (0.5 * P.geometry_weight) + 1e-3
+    )
+    reach = np.float32(math.sqrt(limit) * sigma)
+    reach2 = np.float32(limit * sigma * sigma)
+    precision = np.float32(1.0 / (sigma * sigma))
+    per_turn = np.float32(1.0 / P.pair_angle)
+    half = np.float32(0.5 * P.geometry_weight)
+    bias = np.float32(P.pair_bias)
+    weight = np.float32(P.descriptor_weight)
+    turn = np.float32(_TWO_PI)
+    inverse = np.float32(1.0 / _TWO_PI)
+    cut = np.float32(PAIR_CUT)
     for i in range(m):
         mates[i] = -1
-        evidence[i] = 0.0
-        for j in range(n):
-            ex = xr[j] - px[i]
-            ey = yr[j] - py[i]
+        won[i] = 0.0
+        x = px[i]
+        y = py[i]
+        # the first with xr >= x - reach
+        lo = 0
+        hi = n
+        while lo < hi:
+            mid = (lo + hi) >> 1
+            if xr[mid] < x - reach:
+                lo = mid + 1
+            else:
+                hi = mid
+        for j in range(lo, n):
+            ex = xr[j] - x
+            if ex > reach:
+                break
+            ey = yr[j] - y
             d2 = ex * ex + ey * ey
-            if d2 < limit:
-                a = _wrapped(ar[j] - pa[i]) / P.pair_angle
-                v = d2 / (sigma * sigma) + a * a
-                if v < PAIR_CUT:
-                    e = (
-                        P.pair_bias
-                        - 0.5 * P.geometry_weight * v
-                        + P.descriptor_weight * alike[i, j]
-                    )
+            if d2 < reach2:
+                a = ar[j] - pa[i]
+                a = (a - turn * np.floor(a * inverse + np.float32(0.5))) * per_turn
+                v = d2 * precision + a * a
+                if v < cut:
+                    e = bias - half * v + weight * alike[i, j]
                     if e > 0.0:
                         li[found] = i
                         lj[found] = j
@@ -373,126 +706,216 @@ def _pair_up(px, py, pa, xr, yr, ar, alike, sigma, P, li, lj, ll, mates, taken, 
     for j in range(n):
         taken[j] = False
     count = 0
-    for q in np.argsort(-ll[:found], kind="mergesort"):
+    # Few are within reach: an insertion sort that keeps equals in their order.
+    for q in range(1, found):
+        e = ll[q]
+        i = li[q]
+        j = lj[q]
+        k = q
+        while k > 0 and ll[k - 1] < e:
+            ll[k] = ll[k - 1]
+            li[k] = li[k - 1]
+            lj[k] = lj[k - 1]
+            k -= 1
+        ll[k] = e
+        li[k] = i
+        lj[k] = j
+    for q in range(found):
         i = li[q]
         j = lj[q]
         if mates[i] < 0 and not taken[j]:
             mates[i] = j
             taken[j] = True
-            evidence[i] = ll[q]
+            won[i] = ll[q]
             count += 1
     return count
+
+
+@_jit_sums
+def _beyond(px, py, edges, nx, ny, nc, x0, y0):  # type: ignore[no-untyped-def]
+    """:func:`matcher.kernels.outside` of one point, by :func:`_edges`; (x0, y0) if none."""
+    if edges == 0:
+        return math.sqrt((px - x0) * (px - x0) + (py - y0) * (py - y0))
+    distance = np.float32(-1e9)
+    for e in range(edges):
+        distance = max(distance, nx[e] * px + ny[e] * py - nc[e])
+    return distance
+
+
+@_jit_sums
+def _support(m, px, py, inside, paired, unpaired, ux, uy, uw, i, inverse):  # type: ignore[no-untyped-def]
+    """Weight of the paired minutiae around one, and of all of them in both templates."""
+    near = np.float32(0.0)
+    around = np.float32(0.0)
+    zero = np.float32(0.0)
+    x = px[i]
+    y = py[i]
+    for k in range(m):
+        dx = px[k] - x
+        dy = py[k] - y
+        u = max(np.float32(1.0) - (dx * dx + dy * dy) * inverse, zero)
+        u2 = u * u
+        w = u2 * u2 * inside[k]
+        around += w
+        near += w * paired[k]
+    for q in range(unpaired):
+        dx = ux[q] - x
+        dy = uy[q] - y
+        u = max(np.float32(1.0) - (dx * dx + dy * dy) * inverse, zero)
+        u2 = u * u
+        around += u2 * u2 * uw[q]
+    near -= np.float32(1.0)  # itself
+    return near, around - np.float32(1.0) + near
 
 
 @_jit
 def compare(xp, yp, ap, kp, dp, hp, xr, yr, ar, kr, dr, hr, scale, P, features, mates):  # type: ignore[no-untyped-def]
     """See :func:`matcher.kernels.compare`."""
+    return _compare(
+        xp, yp, ap, kp, dp.astype(np.int16), hp, xr, yr, ar, kr, dr.astype(np.int16), hr,
+        scale, P, features, mates, _workspace(),
+    )  # fmt: skip
+
+
+@_jit
+def _compare(xp, yp, ap, kp, dp, hp, xr, yr, ar, kr, dr, hr, scale, P, features, mates, work):  # type: ignore[no-untyped-def]
+    """Compare, descriptors as int16, with scratch memory from :func:`_workspace`."""
+    (alike, weight, columns, cw, candidate, vectors, indices, taken, li, lj, ll) = work
     m = xp.shape[0]
     n = xr.shape[0]
     features[:] = 0.0
     features[14] = m
     features[15] = n
     mates[:m] = -1
-    motion = np.zeros(3)
-    alike, weight = mate_weights(dp, dr, scale, P.no_mate)
-    ci, cj, cw = candidate_pairs(weight)
-    turn = np.empty(ci.shape[0])
-    for q in range(ci.shape[0]):
-        turn[q] = _wrapped(ar[cj[q]] - ap[ci[q]])
-    votes, proposal = propose_motions(xp, yp, xr, yr, ci, cj, cw, turn, P)
-
+    rotation0 = 0.0
+    tx0 = 0.0
+    ty0 = 0.0
+    _likeness(dp, dr, np.float32(scale), indices[0], alike)
+    _mate_weights(alike, m, n, P.no_mate, weight, vectors[0], vectors[1])
+    _candidates(weight, m, n, columns, cw)
+    cx = candidate[:MAX_CANDIDATES]
+    cy = candidate[MAX_CANDIDATES : 2 * MAX_CANDIDATES]
+    ct = candidate[2 * MAX_CANDIDATES :]
+    for r in range(MAX_CANDIDATES):
+        for i in range(m):
+            j = columns[r, i]
+            cx[r, i] = xr[j]
+            cy[r, i] = yr[j]
+            ct[r, i] = _wrapped(ar[j] - ap[i])
+    votes = vectors[2]
+    proposal = indices[2]
+    _proposals(m, xp, yp, cx, cy, ct, cw, P, vectors[3], indices[0], votes, proposal)
     best = -1e30
-    pair = np.empty(m, np.int32)
-    taken = np.empty(n, np.bool_)
-    evidence = np.zeros(m)
-    inside = np.empty(m)
-    px = np.empty(m)
-    py = np.empty(m)
-    pa = np.empty(m)
-    fx = np.zeros(m)
-    fy = np.zeros(m)
-    size = max(m, ci.shape[0])
-    fi = np.empty(size, np.int32)
-    fj = np.empty(size, np.int32)
-    fw = np.empty(size)
-    ft = np.empty(size)
-    li = np.empty(m * n, np.int32)
-    lj = np.empty(m * n, np.int32)
-    ll = np.empty(m * n)
+    likest = _largest(alike, m, n)
+    evidence = vectors[4]
+    inside = vectors[5]
+    px = vectors[6]
+    py = vectors[7]
+    pa = vectors[8]
+    fx = vectors[9]
+    fy = vectors[10]
+    fw = vectors[11]
+    ft = vectors[12]
+    qx = vectors[13]  # of pairs: first minutia, as recorded or moved
+    qy = vectors[14]
+    bx = vectors[15]  # of pairs: second minutia, or what is missed
+    by = vectors[16]
+    fi = indices[0]
+    pair = indices[1]
+    before = indices[3]
+    edges_r = -1
+    edges_p = -1
     for h in range(P.motions):
         c = proposal[h]
-        if c < 0:
+        if c < 0 or votes[h] < P.rival_votes * votes[0]:
             continue
-        # The proposal, fitted to everything that voted for it.
-        rotation = turn[c]
+        # The proposal, fitted to the best of each minutia's candidates that voted for it.
+        i0 = c // MAX_CANDIDATES
+        r0 = c % MAX_CANDIDATES
+        rotation = float(ct[r0, i0])
         co = math.cos(rotation)
         si = math.sin(rotation)
         used = 0
-        for q in range(ci.shape[0]):
-            g = _agreement(xp, yp, xr, yr, turn, q, ci[q], cj[q], ci[c], cj[c], co, si, rotation, P)
+        for i in range(m):
+            g = 0.0
+            chosen = 0
+            for r in range(MAX_CANDIDATES):
+                w = cw[r, i] * _agreement(
+                    xp[i] - xp[i0], yp[i] - yp[i0], cx[r, i] - cx[r0, i0], cy[r, i] - cy[r0, i0],
+                    ct[r, i] - rotation, co, si, P,
+                )  # fmt: skip
+                if w > g:
+                    g = w
+                    chosen = r
             if g > 0.0:
-                fi[used] = ci[q]
-                fj[used] = cj[q]
-                fw[used] = cw[q] * g
-                ft[used] = turn[q]
+                fi[used] = i
+                fw[used] = g
+                ft[used] = ct[chosen, i]
+                qx[used] = xp[i]
+                qy[used] = yp[i]
+                bx[used] = cx[chosen, i]
+                by[used] = cy[chosen, i]
                 used += 1
         count = 0
         tx = 0.0
         ty = 0.0
         for r in range(P.rounds + 1):
-            rotation, tx, ty = fit_motion(
-                xp, yp, xr, yr, ft, fi[:used], fj[:used], fw[:used], P.angle_lever_px2
-            )
+            rotation, tx, ty = _fit_motion(used, qx, qy, bx, by, ft, fw, P.angle_lever_px2)
             co = math.cos(rotation)
             si = math.sin(rotation)
+            cof = np.float32(co)
+            sif = np.float32(si)
+            txf = np.float32(tx)
+            tyf = np.float32(ty)
             for i in range(m):
-                px[i] = co * xp[i] - si * yp[i] + tx
-                py[i] = si * xp[i] + co * yp[i] + ty
-                pa[i] = ap[i] + rotation
-                fx[i] = 0.0
-                fy[i] = 0.0
+                px[i] = cof * xp[i] - sif * yp[i] + txf
+                py[i] = sif * xp[i] + cof * yp[i] + tyf
+                pa[i] = ap[i] + np.float32(rotation)
             sigma = P.coarse_px
             if r >= 2:
                 sigma = P.fine_px
-                reach = BUMP_REACH * BUMP_REACH * P.field_px * P.field_px
-                for i in range(m):
-                    total = P.field_prior
-                    gx = 0.0
-                    gy = 0.0
-                    for q in range(used):
-                        k = fi[q]
-                        if k == i:
-                            continue
-                        dx = px[k] - px[i]
-                        dy = py[k] - py[i]
-                        u = 1.0 - (dx * dx + dy * dy) / reach
-                        if u <= 0.0:
-                            continue
-                        w = fw[q] * (u * u) * (u * u)
-                        total += w
-                        gx += w * (xr[fj[q]] - px[k])
-                        gy += w * (yr[fj[q]] - py[k])
-                    fx[i] = gx / total
-                    fy[i] = gy / total
+                for q in range(used):
+                    i = fi[q]
+                    qx[q] = px[i]
+                    qy[q] = py[i]
+                    bx[q] -= px[i]
+                    by[q] -= py[i]
+                _field(
+                    m, px, py, used, qx, qy, bx, by, fw, fi, np.float32(P.field_prior),
+                    np.float32(1.0 / (BUMP_REACH * P.field_px) ** 2), fx, fy, vectors[0],
+                )  # fmt: skip
                 for i in range(m):
                     px[i] += fx[i]
                     py[i] += fy[i]
+            else:
+                fx[:m] = 0.0
+                fy[:m] = 0.0
+            before[:m] = pair[:m]
             count = _pair_up(
-                px, py, pa, xr, yr, ar, alike, sigma, P, li, lj, ll, pair, taken, evidence
-            )
+                m, n, px, py, pa, xr, yr, ar, alike, likest, sigma, P, li, lj, ll, pair, taken,
+                evidence,
+            )  # fmt: skip
+            same = True
+            for i in range(m):
+                same = same and pair[i] == before[i]
+            if r >= P.steady and same:
+                break
             used = 0
             for i in range(m):
-                if pair[i] >= 0:
+                j = pair[i]
+                if j >= 0:
                     fi[used] = i
-                    fj[used] = pair[i]
                     fw[used] = 1.0 / (1.0 + math.exp(-evidence[i]))
-                    ft[used] = ar[pair[i]] - ap[i]
+                    ft[used] = ar[j] - ap[i]
+                    qx[used] = xp[i]
+                    qy[used] = yp[i]
+                    bx[used] = xr[j]
+                    by[used] = yr[j]
                     used += 1
             if used == 0:
                 break
         if count == 0:
             continue
-        unpaired = 0
 
         # Measure the pairing.
         ev = 0.0
@@ -502,8 +925,8 @@ def compare(xp, yp, ap, kp, dp, hp, xr, yr, ar, kr, dr, hr, scale, P, features, 
         a2 = 0.0
         f2 = 0.0
         kind = 0.0
-        cx = 0.0
-        cy = 0.0
+        cx_ = 0.0
+        cy_ = 0.0
         cc = 0.0
         for i in range(m):
             j = pair[i]
@@ -517,66 +940,63 @@ def compare(xp, yp, ap, kp, dp, hp, xr, yr, ar, kr, dr, hr, scale, P, features, 
             a2 += a * a
             f2 += fx[i] * fx[i] + fy[i] * fy[i]
             kind += kp[i] == kr[j]
-            cx += xr[j]
-            cy += yr[j]
-        cx /= count
-        cy /= count
+            cx_ += xr[j]
+            cy_ += yr[j]
+        cx_ /= count
+        cy_ /= count
         for i in range(m):
             j = pair[i]
             if j >= 0:
-                cc += (xr[j] - cx) ** 2 + (yr[j] - cy) ** 2
+                cc += (xr[j] - cx_) ** 2 + (yr[j] - cy_) ** 2
+        if edges_r < 0:
+            edges_r = _edges(xr, yr, hr, vectors[18], vectors[19], vectors[20])
+            edges_p = _edges(xp, yp, hp, vectors[21], vectors[22], vectors[23])
         up = 0.0
         ur = 0.0
-        hx = xr[hr]
-        hy = yr[hr]
         for i in range(m):
             inside[i] = 1.0
             if pair[i] < 0:
-                inside[i] = 1.0 / (1.0 + math.exp(_outside(px[i], py[i], hx, hy) / P.overlap_px))
+                away = _beyond(
+                    px[i],
+                    py[i],
+                    edges_r,
+                    vectors[18],
+                    vectors[19],
+                    vectors[20],
+                    xr[hr[0]],
+                    yr[hr[0]],
+                )
+                inside[i] = 1.0 / (1.0 + math.exp(away / P.overlap_px))
                 up += inside[i]
-        hx = xp[hp]
-        hy = yp[hp]
+        unpaired = 0
         for j in range(n):
             if not taken[j]:
-                bx = xr[j] - tx
-                by = yr[j] - ty
-                d = _outside(co * bx + si * by, co * by - si * bx, hx, hy)
-                w = 1.0 / (1.0 + math.exp(d / P.overlap_px))
+                ux = xr[j] - tx
+                uy = yr[j] - ty
+                away = _beyond(
+                    np.float32(co * ux + si * uy), np.float32(co * uy - si * ux),
+                    edges_p, vectors[21], vectors[22], vectors[23], xp[hp[0]], yp[hp[0]],
+                )  # fmt: skip
+                w = 1.0 / (1.0 + math.exp(away / P.overlap_px))
                 ur += w
-                li[unpaired] = j
-                ll[unpaired] = w
+                qx[unpaired] = xr[j]
+                qy[unpaired] = yr[j]
+                fw[unpaired] = w
                 unpaired += 1
         total = ev - P.unpaired_cost * (up + ur)
         if total > best + BETTER:
             best = total
             support = 0.0
             supported = 0.0
-            reach = BUMP_REACH * BUMP_REACH * P.support_px * P.support_px
+            reach = np.float32(1.0 / (BUMP_REACH * P.support_px) ** 2)
+            paired = vectors[17]
             for i in range(m):
-                j = pair[i]
-                if j < 0:
+                paired[i] = pair[i] >= 0
+            for i in range(m):
+                if pair[i] < 0:
                     continue
-                near = 0.0
-                around = 1e-9
-                for k in range(m):
-                    if k != i:
-                        dx = px[k] - px[i]
-                        dy = py[k] - py[i]
-                        u = 1.0 - (dx * dx + dy * dy) / reach
-                        if u <= 0.0:
-                            continue
-                        w = (u * u) * (u * u) * inside[k]
-                        around += w
-                        if pair[k] >= 0:
-                            near += w
-                            around += w
-                for q in range(unpaired):
-                    dx = xr[li[q]] - px[i]
-                    dy = yr[li[q]] - py[i]
-                    u = 1.0 - (dx * dx + dy * dy) / reach
-                    if u > 0.0:
-                        around += (u * u) * (u * u) * ll[q]
-                share = 2.0 * near / (around + P.support_prior)
+                near, around = _support(m, px, py, inside, paired, unpaired, qx, qy, fw, i, reach)
+                share = 2.0 * near / (around + 1e-9 + P.support_prior)
                 support += share
                 supported += share * evidence[i]
             features[0] = total
@@ -594,6 +1014,7 @@ def compare(xp, yp, ap, kp, dp, hp, xr, yr, ar, kr, dr, hr, scale, P, features, 
             features[12] = ur
             features[13] = mate_weight
             features[16] = math.sqrt(cc / count)
+            features[17] = math.sqrt(f2 / count)
             features[18] = support / count
             features[19] = supported
             dense_p = m / max(_area(xp, yp, hp), 1.0)
@@ -602,13 +1023,23 @@ def compare(xp, yp, ap, kp, dp, hp, xr, yr, ar, kr, dr, hr, scale, P, features, 
             features[20] = (
                 common * dense_p * dense_r * math.pi * 4.0 * P.fine_px * P.fine_px * P.pair_angle
             )
-            features[17] = math.sqrt(f2 / count)
-            motion[0] = rotation
-            motion[1] = tx
-            motion[2] = ty
+            rotation0 = rotation
+            tx0 = tx
+            ty0 = ty
             for i in range(m):
                 mates[i] = pair[i]
-    return motion
+    return rotation0, tx0, ty0
+
+
+@_jit
+def _agreement(dx, dy, ex, ey, turn, co, si, P):  # type: ignore[no-untyped-def]
+    """How well a candidate agrees with a proposed motion, from 1 to 0."""
+    ex -= co * dx - si * dy
+    ey -= si * dx + co * dy
+    slack = P.vote_px * P.vote_px + P.vote_slope * P.vote_slope * (dx * dx + dy * dy)
+    a = _wrapped(turn) / P.vote_angle
+    u = max(1.0 - ((ex * ex + ey * ey) / slack + a * a) / VOTE_CUT, 0.0)
+    return u * u
 
 
 @_jit
@@ -652,7 +1083,11 @@ def compare_rows(  # type: ignore[no-untyped-def]
     xp = x.astype(np.float32)
     yp = y.astype(np.float32)
     ap = a.astype(np.float32) * unit
+    dp = d.astype(np.int16)
     mates = np.empty(256, np.int32)
+    work = _workspace()
+    other = np.empty((3, MAX_MINUTIAE), np.float32)
+    described = np.empty((MAX_MINUTIAE, d.shape[1]), np.int16)
     for q in range(rows.shape[0]):
         row = rows[q]
         lo = starts[row]
@@ -661,47 +1096,26 @@ def compare_rows(  # type: ignore[no-untyped-def]
         y1 = ys[lo:hi]
         a1 = angles[lo:hi]
         h1 = hulls[hull_starts[row] : hull_starts[row + 1]]
-        xr = x1.astype(np.float32)
-        yr = y1.astype(np.float32)
-        ar = a1.astype(np.float32) * unit
+        xr = other[0, : hi - lo]
+        yr = other[1, : hi - lo]
+        ar = other[2, : hi - lo]
+        dr = described[: hi - lo]
+        for i in range(hi - lo):
+            xr[i] = x1[i]
+            yr[i] = y1[i]
+            ar[i] = a1[i] * unit
+            for e in range(DIMENSION):
+                dr[i, e] = descriptors[lo + i, e]
         if _precedes(x, y, a, x1, y1, a1):
-            compare(
-                xp,
-                yp,
-                ap,
-                k,
-                d,
-                h,
-                xr,
-                yr,
-                ar,
-                kinds[lo:hi],
-                descriptors[lo:hi],
-                h1,
-                scale,
-                P,
-                features[q],
-                mates,
-            )
+            _compare(
+                xp, yp, ap, k, dp, h, xr, yr, ar, kinds[lo:hi], dr, h1,
+                scale, P, features[q], mates, work,
+            )  # fmt: skip
         else:
-            compare(
-                xr,
-                yr,
-                ar,
-                kinds[lo:hi],
-                descriptors[lo:hi],
-                h1,
-                xp,
-                yp,
-                ap,
-                k,
-                d,
-                h,
-                scale,
-                P,
-                features[q],
-                mates,
-            )
+            _compare(
+                xr, yr, ar, kinds[lo:hi], dr, h1, xp, yp, ap, k, dp, h,
+                scale, P, features[q], mates, work,
+            )  # fmt: skip
 
 
 @_jit
@@ -723,18 +1137,12 @@ def vote(row, probe, x, y, turn, share, px, py, rows, P):  # type: ignore[no-unt
             si = math.sin(rotation)
             voice[:] = 0.0
             for q in range(start, stop):
-                dx = px[probe[q]] - px[probe[s]]
-                dy = py[probe[q]] - py[probe[s]]
-                ex = x[q] - x[s] - (co * dx - si * dy)
-                ey = y[q] - y[s] - (si * dx + co * dy)
-                slack = P.vote_px * P.vote_px + P.vote_slope * P.vote_slope * (dx * dx + dy * dy)
-                v = (ex * ex + ey * ey) / slack
-                if v >= VOTE_CUT:
-                    continue
-                a = _wrapped(turn[q] - rotation) / P.vote_angle
-                v += a * a
-                if v < VOTE_CUT:
-                    voice[probe[q]] = max(voice[probe[q]], share[q] * math.exp(-0.7 * v))
+                i = probe[q]
+                g = _agreement(
+                    px[i] - px[probe[s]], py[i] - py[probe[s]], x[q] - x[s], y[q] - y[s],
+                    turn[q] - rotation, co, si, P,
+                )  # fmt: skip
+                voice[i] = max(voice[i], share[q] * g)
             total = 0.0
             for i in range(px.shape[0]):
                 total += voice[i]

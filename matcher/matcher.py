@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -108,6 +109,8 @@ class Matcher:
         self._settings = settings
         self._guard = _Guard()
         self._snapshot_lock = threading.Lock()
+        # Templates hash by identity; an entry goes when its template does.
+        self._pack_cache: WeakKeyDictionary[Template, PackedTemplate] = WeakKeyDictionary()
         threads = settings.threads or os.cpu_count() or 1
         executor = ThreadPoolExecutor(threads, "matcher-compare") if threads > 1 else None
         # A pool of its own: searches wait for comparisons, never the other way round.
@@ -233,8 +236,7 @@ class Matcher:
         with self._guard.reading():
             rows, searched = None, len(self._index)
             if added_after is not None:
-                recent = (self._index.sequences > added_after) & self._index.alive
-                rows = np.flatnonzero(recent)
+                rows = self._index.added_after(added_after)
                 searched = int(rows.shape[0])
             return CandidateList(
                 candidates=self._searcher.rank(self._index, packed, limit, rows),
@@ -349,12 +351,19 @@ class Matcher:
                 arrays,
             )
 
+    def _pack(self, template: Template) -> PackedTemplate:
+        """:func:`matcher.compare.pack`, once a template: an enrolment checks, searches and adds."""
+        packed = self._pack_cache.get(template)
+        if packed is None:
+            packed = self._pack_cache[template] = compare.pack(template, self._model)
+        return packed
+
     def _packed(self, templates: Sequence[Template]) -> list[PackedTemplate | None]:
         packed: list[PackedTemplate | None] = []
         first: FailureToEnrolError | None = None
         for template in templates:
             try:
-                packed.append(compare.pack(template, self._model))
+                packed.append(self._pack(template))
             except FailureToEnrolError as error:
                 first = first or error
                 packed.append(None)

@@ -57,8 +57,9 @@ def random_sensor(rng: np.random.Generator) -> Profile:
 
 def described(batch: Batch, row: int) -> NDArray[np.float32]:
     part = slice(int(batch.offsets[row]), int(batch.offsets[row + 1]))
+    angle = np.rint(batch.angle[part] * (128.0 / math.pi)).astype(np.int64) % 256
     neighbours: NDArray[np.float32] = kernels_fast.neighbourhoods(
-        np.rint(batch.x[part]), -np.rint(batch.y[part]), batch.angle[part]
+        np.rint(batch.x[part]), -np.rint(batch.y[part]), angle.astype(np.uint8)
     )
     return neighbours
 
