@@ -40,7 +40,8 @@ from issuance import codec, envelope, qr, signing, status_list
 from issuance.authority import init_authority
 from issuance.card import CardFormat, draw_card
 from issuance.issuer import Issuer
-from issuance.keys import FileKeyStore, KeyInfo, KeyUse
+from issuance.key_files import FileKeyStore
+from issuance.keys import KeyInfo, KeyUse
 from issuance.profile import Profile
 from issuance.trust import TrustStore
 from issuance.types import Gender, Holder, IssuedPermit, PermitStatus

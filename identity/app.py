@@ -53,6 +53,7 @@ from identity.enrolment import Enrolment
 from identity.errors import ConfigError
 from identity.housekeeping import Chore, Housekeeper
 from identity.issuing import IssuerPort
+from identity.key_backend import open_issuing_keys
 from identity.lookups import Lookups
 from identity.permits import PermitDesk
 from identity.ports import SystemClock
@@ -120,7 +121,10 @@ def open_installation(directory: Path) -> Iterator[Installation]:
     with contextlib.ExitStack() as stack:
         vault = open_vault(directory / KEYS)
         clock = SystemClock(config.development.clock_offset)
-        issuer = stack.enter_context(Issuer.open(directory / ISSUANCE, clock.now))
+        issuing_keys = open_issuing_keys(directory / ISSUANCE / KEYS, config.keys)
+        issuer = stack.enter_context(
+            Issuer.open(directory / ISSUANCE, clock.now, keys=issuing_keys)
+        )
         database = Database(database_url(config, directory), vault)
         stack.callback(database.close)
         database.require_current_schema()
@@ -166,6 +170,8 @@ class Server:
                 # Accepted, but the caller's deadline passed or the search was incomplete.
                 Chore("settle", SETTLE_EVERY_S, installation.enrolment.settle_waiting),
                 Chore("refresh", REFRESH_EVERY_S, installation.issuer_port.refresh),
+                # `anju key` and `anju trust publish` work beside a running server.
+                Chore("publication asked for", 0.0, installation.issuer.publish_if_asked),
             )
         )
         settings = installation.config.server

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from devices.errors import DevicesError
-from identity.commands import audit, case, operator, permit, register, terminal, trust
+from identity.commands import audit, case, key, operator, permit, register, terminal, trust
 from identity.errors import IdentityError
 from issuance.cli import verify
 from issuance.errors import IssuanceError
@@ -33,6 +33,7 @@ app.add_typer(case.app, name="case")
 app.add_typer(register.app, name="register")
 app.add_typer(operator.app, name="operator")
 app.add_typer(trust.app, name="trust")
+app.add_typer(key.app, name="key")
 app.add_typer(audit.app, name="audit")
 
 Directory = Annotated[Path, typer.Argument(help="Working directory of the service.")]

@@ -118,6 +118,37 @@ class PermitConfig:
 
 
 @dataclass(frozen=True)
+class KeyConfig:
+    """Where the issuing keys are.
+
+    Attributes:
+        backend: "files", or "pkcs11" for a token.
+        passphrase_file: encrypts the key files; empty for keys that lie open (0600).
+        pkcs11_module: absolute path of the token's library.
+        pkcs11_token: label of the token.
+        pkcs11_pin_file: absolute path of a file with the user PIN.
+    """
+
+    backend: str = "files"
+    passphrase_file: str = ""
+    pkcs11_module: str = ""
+    pkcs11_token: str = ""
+    pkcs11_pin_file: str = ""
+
+    def __post_init__(self) -> None:
+        token = (self.pkcs11_module, self.pkcs11_token, self.pkcs11_pin_file)
+        if self.backend == "pkcs11":
+            _require(all(token), "keys.pkcs11_*", "must name module, token and pin_file")
+            _require(not self.passphrase_file, "keys.passphrase_file", "is for key files only")
+        else:
+            _require(self.backend == "files", "keys.backend", 'must be "files" or "pkcs11"')
+            _require(not any(token), "keys.pkcs11_*", 'needs backend = "pkcs11"')
+        for name in ("passphrase_file", "pkcs11_module", "pkcs11_pin_file"):
+            path = getattr(self, name)
+            _require(not path or Path(path).is_absolute(), f"keys.{name}", "must be absolute")
+
+
+@dataclass(frozen=True)
 class LookupConfig:
     """The purposes a lookup may name. A lookup without one of these is refused."""
 
@@ -160,6 +191,7 @@ class Config:
     store: StoreConfig = field(default_factory=StoreConfig)
     decision: DecisionPolicy = field(default_factory=DecisionPolicy)
     permits: PermitConfig = field(default_factory=PermitConfig)
+    keys: KeyConfig = field(default_factory=KeyConfig)
     lookup: LookupConfig = field(default_factory=LookupConfig)
     development: DevelopmentConfig = field(default_factory=DevelopmentConfig)
 
@@ -185,6 +217,10 @@ fmr_verify = 1e-4 # false match rate of a 1:1 comparison
 issuer_uri = "https://anju.example/city"
 authority_name = "示例市公安局人口管理处"
 validity_days = 365 # at most 365
+
+[keys]
+backend = "files" # of the issuing keys; or "pkcs11", with pkcs11_module, _token and _pin_file
+# passphrase_file = "/etc/anju/passphrase" # encrypts the key files; absolute, mode 0400
 
 [lookup]
 purposes = ["counter-service", "identity-check", "adjudication", "correction", "own-record"]
@@ -216,6 +252,7 @@ def load_config(directory: Path) -> Config:
         store=_section(StoreConfig, "store", tree),
         decision=_section(DecisionPolicy, "decision", tree),
         permits=_section(PermitConfig, "permits", tree),
+        keys=_section(KeyConfig, "keys", tree),
         lookup=_section(LookupConfig, "lookup", tree),
         development=_section(DevelopmentConfig, "development", tree),
     )

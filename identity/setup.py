@@ -17,6 +17,7 @@ from devices.types import Role
 from identity.app import DEVICES, ISSUANCE, KEYS, OPERATORS
 from identity.config import CONFIG_FILE, DEFAULT_TOML, Config, database_url, load_config
 from identity.errors import ConfigError
+from identity.key_backend import open_issuing_keys
 from identity.ports import SystemClock
 from identity.store import Database
 from identity.vault import create_keys, open_vault
@@ -62,7 +63,10 @@ def _build(directory: Path, toml: str) -> issuing_authority.NewAuthority:
     clock = SystemClock(config.development.clock_offset)
     authority = init_authority(directory / DEVICES, SystemClock(), config.server.hostnames)
     rules = Profile(issuer=config.permits.issuer_uri, authority=config.permits.authority_name)
-    made = issuing_authority.init_authority(directory / ISSUANCE, rules, clock.now)
+    issuing_keys = open_issuing_keys(directory / ISSUANCE / KEYS, config.keys)
+    made = issuing_authority.init_authority(
+        directory / ISSUANCE, rules, clock.now, keys=issuing_keys
+    )
     database = Database(database_url(config, directory), open_vault(directory / KEYS))
     database.migrate()
     database.close()

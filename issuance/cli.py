@@ -22,8 +22,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from issuance import memory, qr
-from issuance.bundle import MAX_BUNDLE_BYTES
+from issuance import qr, root_commands
+from issuance.device import Device, read
 from issuance.envelope import MAX_TEXT_CHARS
 from issuance.errors import IssuanceError, ProfileError
 from issuance.profile import GENERAL
@@ -73,6 +73,11 @@ app = typer.Typer(
 )
 
 
+app.command("root-key")(root_commands.root_key)
+app.command("root-show")(root_commands.root_show)
+app.command("root-sign")(root_commands.root_sign)
+
+
 @app.callback()
 def _main() -> None:
     """Verify residence permits without a network."""
@@ -115,14 +120,43 @@ def trust_info(
 ) -> None:
     """Who published a trust bundle, how old is it, and what does it hold?"""
     _tolerate_any_terminal()
-    store, instant = _or_exit(lambda: (_load(trust, None, None), _instant(now)))
-    age = store.age(instant)
+    store, instant = _or_exit(lambda: (Device(trust).load(), _instant(now)))
+    _describe(store, instant)
+
+
+@app.command()
+def trust_import(
+    source: Annotated[Path, typer.Argument(help="bundle or delta, e.g. on a stick")],
+    trust: Annotated[Path, typer.Option(help="where this device keeps its bundle")],
+    now: Annotated[str | None, typer.Option(help="ISO 8601 time instead of the clock")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="root metadata of the authority, from a trusted source")
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(envvar="ANJU_VERIFIER_STATE", help="where this device remembers what it saw"),
+    ] = None,
+) -> None:
+    """Check a trust bundle or a delta, and keep it. Exit code 2: refused, the old one stays."""
+    _tolerate_any_terminal()
+    instant = _or_exit(lambda: _instant(now))
+    store = _or_exit(lambda: _device(trust, root, state).take(source))
+    _ask_to_compare(store)
+    _describe(store, instant)
+
+
+def _describe(store: TrustStore, instant: datetime) -> None:
+    freshness = (
+        _FRESHNESS[store.age(instant).freshness]
+        if store.clock_is_plausible(instant)
+        else "but this device's clock is behind it 本机时间有误"
+    )
     rows = {
         "issuer": store.rules.issuer,
         "authority": store.rules.authority,
         "root fingerprint": store.root_fingerprint,
         "version": str(store.version),
-        "published": f"{store.published_at:%Y-%m-%d %H:%M} UTC, {_FRESHNESS[age.freshness]}",
+        "published": f"{store.published_at:%Y-%m-%d %H:%M} UTC, {freshness}",
         "usable until": f"{store.expires_at:%Y-%m-%d %H:%M} UTC",
         "keys": str(len(store.keys)),
         "status lists": str(len(store.lists)),
@@ -155,6 +189,12 @@ def main() -> None:
     """Entry point of `python -m issuance`: whatever happens, one line and an exit code."""
     try:
         app()
+    except IssuanceError as error:
+        typer.echo(f"anju: {error}", err=True)
+        sys.exit(ExitCode.UNUSABLE)
+    except OSError as error:
+        typer.echo(f"anju: {_os_text(error)}", err=True)
+        sys.exit(ExitCode.UNUSABLE)
     except Exception as error:
         typer.echo(f"anju: internal error ({type(error).__name__})", err=True)
         sys.exit(ExitCode.UNUSABLE)
@@ -178,7 +218,7 @@ def _or_exit(work: Callable[[], T]) -> T:
 
 
 def _os_text(error: OSError) -> str:
-    return f"cannot read {error.filename}: {error.strerror}"
+    return f"cannot use {error.filename}: {error.strerror}"
 
 
 def _verify(
@@ -186,34 +226,36 @@ def _verify(
 ) -> Verdict:
     instant = _instant(now)
     texts = _texts(source)
-    remembered = state or Path(typer.get_app_dir("anju")) / "verifier-state.json"
-    store = _load(trust, root, remembered)
+    device = _device(trust, root, state)
+    store = device.load()
     if purpose not in store.rules.disclosure:
         raise ProfileError(
             f"unknown purpose {purpose}; known are {', '.join(sorted(store.rules.disclosure))}"
         )
-    _remember(store, remembered)
+    _remember(store, device)
     verdicts = [verify_permit(text, store, instant, purpose=purpose) for text in texts]
     # A picture may show other symbols beside the permit's.
     ours = [v for v in verdicts if v.reason is not Reason.NOT_A_PERMIT]
     return (ours or verdicts)[0]
 
 
-def _load(trust: Path, root: Path | None, state: Path | None) -> TrustStore:
-    data = _read(trust, MAX_BUNDLE_BYTES)
-    pinned = _read(root, MAX_BUNDLE_BYTES) if root else None
-    return TrustStore.load(data, memory.load(state) if state else None, pinned)
+def _device(trust: Path, root: Path | None, state: Path | None) -> Device:
+    return Device(trust, state or Path(typer.get_app_dir("anju")) / "verifier-state.json", root)
 
 
-def _remember(store: TrustStore, state: Path) -> None:
+def _ask_to_compare(store: TrustStore) -> None:
     if not store.anchored:
         typer.echo(
             "anju: first use of this authority; compare its root fingerprint with the one it "
             f"made known: {store.root_fingerprint}",
             err=True,
         )
+
+
+def _remember(store: TrustStore, device: Device) -> None:
+    _ask_to_compare(store)
     try:
-        memory.save(state, store.memory)
+        device.remember(store)
     except OSError as error:
         # Refusing to verify would hurt the person at the counter more than forgetting does.
         typer.echo(f"anju: cannot remember this bundle: {error.strerror}", err=True)
@@ -221,7 +263,7 @@ def _remember(store: TrustStore, state: Path) -> None:
 
 def _texts(source: str) -> list[str]:
     limit = qr.MAX_PICTURE_BYTES
-    data = sys.stdin.buffer.read(limit + 1) if source == "-" else _read(Path(source), limit)
+    data = sys.stdin.buffer.read(limit + 1) if source == "-" else read(Path(source), limit)
     if data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -229,14 +271,6 @@ def _texts(source: str) -> list[str]:
     if len(data) > 4 * MAX_TEXT_CHARS:
         raise ValueError("the file is neither a PNG nor a JPEG picture nor the text of a symbol")
     return [data.decode("latin-1")]
-
-
-def _read(path: Path, limit: int) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"{path} is larger than {limit} bytes")
-    return data
 
 
 def _instant(text: str | None) -> datetime:

@@ -22,23 +22,21 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from issuance import codec, envelope, permit_number, profile, signing, status_list
+from issuance import codec, envelope, key_office, permit_number, profile, signing, status_list
 from issuance.delta import Delta
 from issuance.errors import IssuanceError, KeyUseError, ProfileError
 from issuance.journal import Journal
-from issuance.keys import FileKeyStore, KeyInfo, KeyStore, KeyUse
+from issuance.key_files import FileKeyStore
+from issuance.keys import KeyInfo, KeyStore, KeyUse
 from issuance.permutation import Permutation
 from issuance.profile import Profile
 from issuance.publisher import Publication, Publisher
-from issuance.signing import Algorithm
 from issuance.types import Holder, IssuedPermit, Permit, PermitStatus, Reservation, StatusRef
 
-# ISSUANCE.md: a thief can backdate a permit to any day on which the key signed, so that is a month.
-PERMIT_KEY_LIFE: Final = timedelta(days=31)
-# The next key is published this long before it signs, so that verifiers know it by then.
-PERMIT_KEY_LEAD: Final = timedelta(days=7)
 # How far ahead a permit may begin. It bounds how long a status list has to be published.
 MAX_ADVANCE_DAYS: Final = 31
+# A file of this name in the authority directory asks its owner to publish.
+REQUEST_NAME: Final = "publication-request"
 _LIST_LIFE: Final = timedelta(days=profile.MAX_VALIDITY_DAYS + MAX_ADVANCE_DAYS + 1)
 
 
@@ -67,6 +65,7 @@ class Issuer:
         publisher: writes the trust directory.
         clock: timezone-aware now.
         entries: permits per status list; never changes for an authority.
+        request: file by which other processes ask for a publication.
     """
 
     def __init__(
@@ -78,7 +77,9 @@ class Issuer:
         clock: Callable[[], datetime],
         *,
         entries: int = status_list.ENTRIES,
+        request: Path | None = None,
     ) -> None:
+        self._request = request
         self._rules = rules
         self._keys = keys
         self._journal = journal
@@ -117,7 +118,8 @@ class Issuer:
         publisher = Publisher(directory / "trust", store, clock)
         journal = Journal(directory / "journal", now=clock())
         try:
-            return cls(rules, store, journal, publisher, clock, entries=entries)
+            request = directory / REQUEST_NAME
+            return cls(rules, store, journal, publisher, clock, entries=entries, request=request)
         except BaseException:
             journal.close()
             raise
@@ -275,6 +277,18 @@ class Issuer:
                 self._publisher.write_deltas()
             return published
 
+    def publish_if_asked(self) -> bool:
+        """Publish if another process has asked for it (`authority.publish`). Call it often."""
+        if self._request is None or not self._request.exists():
+            return False
+        asked_ns = self._request.stat().st_mtime_ns
+        self.ensure_keys()
+        self.publish_trust(deltas=True)
+        # Asked again meanwhile, perhaps about a key that was not there yet: leave it for next time.
+        if self._request.stat().st_mtime_ns == asked_ns:
+            self._request.unlink(missing_ok=True)
+        return True
+
     def trust_delta(self, known_version: int) -> Delta | None:
         """What leads from the bundle of `known_version` to the current one, if anything does."""
         return self._publisher.delta_from(known_version)
@@ -284,23 +298,14 @@ class Issuer:
         return self._publisher.current()
 
     def ensure_keys(self) -> tuple[KeyInfo, ...]:
-        """Make the next permit key when the current one ends within `PERMIT_KEY_LEAD`.
+        """Make the next key of a use when the current one is about to end.
 
         Returns the keys made. Call it daily and publish if any was made: a key signs only from when
         the last one ends, so verifiers that synchronise weekly know it by then.
         """
         now = self._clock().astimezone(UTC).replace(microsecond=0)
-        usable = [
-            info
-            for info in self._keys.infos()
-            if info.use is KeyUse.PERMIT and info.compromised_at is None and info.not_after > now
-        ]
-        end = max((info.not_after for info in usable), default=now)
-        if end - now > PERMIT_KEY_LEAD:
-            return ()
-        algorithm = usable[-1].algorithm if usable else Algorithm.EDDSA
-        made = self._keys.generate(KeyUse.PERMIT, algorithm, end, end + PERMIT_KEY_LIFE)
-        return (made,)
+        made = (key_office.ensure(self._keys, use, now) for use in key_office.AUTOMATIC)
+        return tuple(info for info in made if info is not None)
 
     def mark_compromised(self, kid: str) -> KeyInfo:
         """Stop using a key that others may have; verifiers refuse its permits after publication."""

@@ -1,35 +1,19 @@
-"""Private keys behind a port, and the store of files that comes with the package.
+"""Private keys behind a port: what is known about each, and a handle to sign with.
 
-The rest of the package asks a `KeyStore` for a `Signer` and never sees key bytes, so a PKCS#11
-token or a key service can take the place of the files. Every key has one use and, for permit keys,
-a signing period; a key of another use is refused, so a stolen status key cannot sign permits.
-
-`FileKeyStore` keeps `<kid>.pem` (PKCS#8, encrypted if a passphrase is given) and `<kid>.json`
-(public facts) in a directory of mode 0700, files 0600.
+The rest of the package asks a `KeyStore` for a `Signer` and never sees key bytes: `key_files` keeps
+them in (encrypted) files, `key_tokens` in a PKCS#11 token. Every key has one use and a signing
+period; a key of another use is refused, so a stolen status key cannot sign permits.
 """
 
 from __future__ import annotations
 
 import enum
 import hashlib
-import json
-import os
-import secrets
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-
-from issuance.errors import KeyStoreError, KeyUseError
 from issuance.signing import Algorithm, Signer
-
-_PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
-_SECRET_BYTES: Final = 32
 
 
 class KeyUse(enum.StrEnum):
@@ -84,159 +68,16 @@ class KeyStore(Protocol):
     def mark_compromised(self, kid: str, at: datetime) -> KeyInfo:
         """Record that others may have had `kid` since `at`; it signs no more."""
 
+    def retire(self, kid: str, at: datetime) -> KeyInfo:
+        """End the signing period at `at`, if it would end later; what it signed stays good."""
+
     def secret(self, name: str) -> bytes:
         """32 secret bytes of that name, made at the first call and the same ever after."""
 
 
-class FileKeyStore:
-    """`KeyStore` on a directory.
-
-    Args:
-        directory: made with mode 0700 if missing.
-        passphrase: encrypts the private keys it writes and opens those it reads.
-    """
-
-    def __init__(self, directory: Path, passphrase: bytes | None = None) -> None:
-        self._directory = directory
-        self._passphrase = passphrase
-        self._opened: dict[str, Signer] = {}
-        self._cached: tuple[int, tuple[KeyInfo, ...]] | None = None
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise KeyStoreError(f"cannot make the key directory: {error.strerror}") from error
-
-    def infos(self) -> tuple[KeyInfo, ...]:
-        # Another process may add or mark a key; every write renames a file and so touches the
-        # directory's modification time.
-        try:
-            changed_ns = self._directory.stat().st_mtime_ns
-        except OSError as error:
-            raise KeyStoreError(f"cannot read the key directory: {error.strerror}") from error
-        if self._cached is None or self._cached[0] != changed_ns:
-            infos = [self._read_info(path) for path in self._directory.glob("*.json")]
-            ordered = tuple(sorted(infos, key=lambda info: (info.not_before, info.kid)))
-            self._cached = (changed_ns, ordered)
-        return self._cached[1]
-
-    def generate(
-        self, use: KeyUse, algorithm: Algorithm, not_before: datetime, not_after: datetime
-    ) -> KeyInfo:
-        if not_before >= not_after:
-            raise KeyStoreError("a key's period must end after it begins")
-        key: _PrivateKey = (
-            ed25519.Ed25519PrivateKey.generate()
-            if algorithm is Algorithm.EDDSA
-            else ec.generate_private_key(ec.SECP256R1())
-        )
-        public_der = key.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        kid = hashlib.sha256(public_der).digest()[:8].hex()
-        encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
-        if self._passphrase:
-            encryption = serialization.BestAvailableEncryption(self._passphrase)
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
-        )
-        info = KeyInfo(kid, use, algorithm, not_before, not_after, public_der)
-        self._write(f"{kid}.pem", pem, exclusive=True)
-        self._write(f"{kid}.json", _info_to_json(info), exclusive=True)
-        return info
-
-    def signer(self, kid: str, use: KeyUse) -> Signer:
-        info = self._info(kid)
-        if info.use is not use:
-            raise KeyUseError(f"key {kid} is for {info.use}, not for {use}")
-        if kid not in self._opened:
-            self._opened[kid] = _FileSigner(kid, info.algorithm, self._open(kid))
-        return self._opened[kid]
-
-    def mark_compromised(self, kid: str, at: datetime) -> KeyInfo:
-        info = replace(self._info(kid), compromised_at=at)
-        self._write(f"{kid}.json", _info_to_json(info), exclusive=False)
-        return info
-
-    def secret(self, name: str) -> bytes:
-        path = self._directory / f"{name}.secret"
-        try:
-            return bytes.fromhex(path.read_text("ascii").strip())
-        except FileNotFoundError:
-            value = secrets.token_bytes(_SECRET_BYTES)
-            self._write(path.name, value.hex().encode() + b"\n", exclusive=True)
-            return value
-        except (OSError, ValueError) as error:
-            raise KeyStoreError(f"cannot read the secret {name}") from error
-
-    def _info(self, kid: str) -> KeyInfo:
-        for info in self.infos():
-            if info.kid == kid:
-                return info
-        raise KeyUseError(f"there is no key {kid}")
-
-    def _read_info(self, path: Path) -> KeyInfo:
-        try:
-            info = info_from_json(json.loads(path.read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise KeyStoreError(f"cannot read {path.name}: {type(error).__name__}") from error
-        if path.stem != info.kid:
-            raise KeyStoreError(f"{path.name} describes the key {info.kid}")
-        return info
-
-    def _open(self, kid: str) -> _PrivateKey:
-        try:
-            key = serialization.load_pem_private_key(
-                (self._directory / f"{kid}.pem").read_bytes(), self._passphrase
-            )
-        except FileNotFoundError as error:
-            raise KeyUseError(f"the private key {kid} is not here (offline?)") from error
-        except (OSError, ValueError, TypeError) as error:
-            # Never the library's own text: it may quote the input.
-            raise KeyStoreError(f"cannot open the private key {kid}: wrong passphrase?") from error
-        if not isinstance(key, ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey):
-            raise KeyStoreError(f"the private key {kid} is of an unsupported type")
-        return key
-
-    def _write(self, name: str, data: bytes, *, exclusive: bool) -> None:
-        """Write durably with mode 0600; `exclusive` refuses to replace a file."""
-        path = self._directory / name
-        partial = path.with_name(f".{name}.{secrets.token_hex(4)}")
-        try:
-            if exclusive and path.exists():
-                raise KeyStoreError(f"{name} exists and is not overwritten")
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-            _sync_directory(self._directory)
-        except OSError as error:
-            raise KeyStoreError(f"cannot write {name}: {error.strerror}") from error
-
-
-class _FileSigner:
-    """Handle to a private key in memory."""
-
-    def __init__(self, kid: str, algorithm: Algorithm, key: _PrivateKey) -> None:
-        self.kid = kid
-        self.algorithm = algorithm
-        self._sign = _sign_function(key)
-
-    def sign(self, message: bytes) -> bytes:
-        return self._sign(message)
-
-
-def _sign_function(key: _PrivateKey) -> Callable[[bytes], bytes]:
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        return key.sign
-    scheme = ec.ECDSA(hashes.SHA256())
-
-    def sign(message: bytes) -> bytes:
-        r, s = decode_dss_signature(key.sign(message, scheme))
-        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
-
-    return sign
+def kid_of(public_der: bytes) -> str:
+    """The identifier of a public key: the first 8 bytes of its SHA-256, hexadecimal."""
+    return hashlib.sha256(public_der).digest()[:8].hex()
 
 
 def info_to_dict(info: KeyInfo) -> dict[str, Any]:
@@ -264,7 +105,7 @@ def info_from_json(document: Any) -> KeyInfo:
         public_der=bytes.fromhex(document["public_der"]),
         compromised_at=None if compromised_at is None else _aware(compromised_at),
     )
-    if hashlib.sha256(info.public_der).digest()[:8].hex() != info.kid:
+    if kid_of(info.public_der) != info.kid:
         raise ValueError("kid does not belong to the public key")
     return info
 
@@ -274,15 +115,3 @@ def _aware(text: str) -> datetime:
     if instant.utcoffset() is None:
         raise ValueError("time without a zone")
     return instant
-
-
-def _info_to_json(info: KeyInfo) -> bytes:
-    return json.dumps(info_to_dict(info), indent=1).encode() + b"\n"
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

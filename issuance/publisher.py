@@ -39,9 +39,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.serialization import load_der_public_key
-from securesystemslib.signer import Key, SecretsHandler, Signature, SSlibKey
-from securesystemslib.signer import Signer as TufSigner
 from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
@@ -55,7 +52,7 @@ from tuf.api.metadata import (
 )
 from tuf.api.serialization.json import JSONSerializer
 
-from issuance import bundle, delta, profile, status_list
+from issuance import bundle, ceremony, delta, profile, status_list
 from issuance.errors import IssuanceError, KeyUseError, TrustError
 from issuance.keys import KeyInfo, KeyStore, KeyUse, info_to_dict
 from issuance.profile import Profile
@@ -63,7 +60,6 @@ from issuance.repository import PUBLISHED_FIELD, STATUS_ROLE
 
 BUNDLE_NAME: Final = "bundle.anju"
 KEYS_TARGET, PROFILE_TARGET = "keys.json", "profile.json"
-ROOT_LIFE: Final = timedelta(days=3 * 365)
 TARGETS_LIFE: Final = timedelta(days=365)
 # How far apart the bundles are that deltas start from: a verifier that is a day behind is sent the
 # changes of a day and six hours at most.
@@ -72,12 +68,6 @@ HISTORY, DELTAS = "history", "deltas"
 # Ages of verifiers for which deltas are written as files.
 _DELTA_AGES: Final = (timedelta(days=1), timedelta(days=7), timedelta(days=14))
 
-_ROLE_USES: Final[Mapping[str, KeyUse]] = {
-    Root.type: KeyUse.TRUST_ROOT,
-    Targets.type: KeyUse.TRUST_TARGETS,
-    Snapshot.type: KeyUse.TRUST_SNAPSHOT,
-    Timestamp.type: KeyUse.TRUST_TIMESTAMP,
-}
 _COMPACT: Final = JSONSerializer(compact=True)
 
 
@@ -127,46 +117,58 @@ class Publisher:
         Raises `TrustError` if there is a root already.
         """
         with self._lock:
-            if self._newest_root():
+            if _version(self._files, Root.type):
                 raise TrustError("ROOT_EXISTS", "the trust directory has a root already")
-            return self._write_root(root_keys, 1, threshold)
+            roots = [info for info in root_keys.infos() if info.use is KeyUse.TRUST_ROOT]
+            proposal = ceremony.propose(
+                1, roots, threshold, self._keys.infos(), _utc(self._clock())
+            )
+            return self._write_root(ceremony.sign(proposal, root_keys))
 
     def renew_root(self, root_keys: KeyStore) -> bytes:
         """Write the next version of root, naming the keys that are in the stores now.
 
         This is how a root is prolonged and how a lost or stolen online key is replaced: mark the
         old one compromised and generate the new one before. `root_keys` must hold a threshold of
-        the last root's keys, since verifiers follow no other way. Publish afterwards.
+        the last root's keys, since verifiers follow no other way. Publish afterwards. Where the
+        root keys are elsewhere, `propose_root`, `ceremony.sign` and `install_root` are the steps.
 
         Raises `TrustError` if it does not, or if there is no root yet.
         """
+        roots = [info for info in root_keys.infos() if info.use is KeyUse.TRUST_ROOT]
+        last = self.newest_root()
+        role = Metadata[Root].from_bytes(last).signed.roles[Root.type]
+        if len({info.kid for info in roots} & set(role.keyids)) < role.threshold:
+            raise TrustError("NO_ROOT_KEY", "too few keys of the last root are at hand")
+        staying = [info for info in roots if info.signs_at(self._clock())]
+        proposal = self.propose_root(staying, role.threshold)
+        return self.install_root(ceremony.sign(proposal, root_keys))
+
+    def newest_root(self) -> bytes:
+        """The root in force. Raises `TrustError` if there is none."""
         with self._lock:
             self._find_roots()
-            number = self._newest_root()
+            number = _version(self._files, Root.type)
             if not number:
                 raise TrustError("NO_ROOT", "the trust directory has no root; run init first")
-            last = Metadata[Root].from_bytes(self._files[f"metadata/{number}.root.json"]).signed
-            role = last.roles[Root.type]
-            held = {info.kid for info in root_keys.infos() if info.use is KeyUse.TRUST_ROOT}
-            if len(held & set(role.keyids)) < role.threshold:
-                raise TrustError("NO_ROOT_KEY", "too few keys of the last root are at hand")
-            return self._write_root(root_keys, number + 1, role.threshold)
+            return self._files[f"metadata/{number}.root.json"]
 
-    def _newest_root(self) -> int:
-        return _version(self._files, Root.type)
+    def propose_root(self, root_keys: Sequence[KeyInfo], threshold: int) -> bytes:
+        """The next version of root, unsigned: it names `root_keys` and the online keys of today."""
+        number = Metadata[Root].from_bytes(self.newest_root()).signed.version
+        return ceremony.propose(
+            number + 1, root_keys, threshold, self._keys.infos(), _utc(self._clock())
+        )
 
-    def _write_root(self, root_keys: KeyStore, version: int, threshold: int) -> bytes:
-        root = Root(version, expires=_utc(self._clock() + ROOT_LIFE), consistent_snapshot=True)
-        for role, use in _ROLE_USES.items():
-            for info in _of_use(root_keys if role == Root.type else self._keys, use):
-                root.add_key(_tuf_key(info), role)
-        root.roles[Root.type].threshold = threshold
-        metadata: Metadata[Root] = Metadata(root)
-        # A key that is no longer in the root signs too: the last root's verifiers ask for it.
-        for info in root_keys.infos():
-            if info.use is KeyUse.TRUST_ROOT:
-                metadata.sign(_TufSigner(root_keys, info), append=True)
-        data = metadata.to_bytes(_COMPACT)
+    def install_root(self, signed: bytes) -> bytes:
+        """Put a signed root in force; publish afterwards. Raises `TrustError` if it is unsound."""
+        last = self.newest_root()
+        ceremony.check(signed, last)
+        with self._lock:
+            return self._write_root(signed)
+
+    def _write_root(self, data: bytes) -> bytes:
+        version = Metadata[Root].from_bytes(data).signed.version
         name = f"metadata/{version}.root.json"
         self._files = {**self._files, name: data}
         _write(self._directory / name, data)
@@ -322,9 +324,9 @@ class Publisher:
     ) -> bytes:
         """The targets metadata: the old one while it still says what `fixed` holds."""
         version = _version(old, Targets.type)
-        status_keys = _of_use(self._keys, KeyUse.TRUST_STATUS)
+        status_keys = _of_use(self._keys, KeyUse.TRUST_STATUS, now)
         delegations = Delegations(
-            keys={info.kid: _tuf_key(info) for info in status_keys},
+            keys={info.kid: ceremony.tuf_key(info) for info in status_keys},
             roles={
                 STATUS_ROLE: DelegatedRole(
                     STATUS_ROLE, [info.kid for info in status_keys], 1, True, paths=["status/*"]
@@ -334,9 +336,13 @@ class Publisher:
         wanted = _target_files(fixed)
         if version:
             data = old[f"metadata/{version}.targets.json"]
-            current = Metadata[Targets].from_bytes(data).signed
+            metadata = Metadata[Targets].from_bytes(data)
+            current = metadata.signed
+            # A new root may have given the role to another key.
+            signers = {info.kid for info in self._speaking_for(KeyUse.TRUST_TARGETS)}
             young = current.expires - now > TARGETS_LIFE / 2
-            if current.targets == wanted and current.delegations == delegations and young:
+            same = current.targets == wanted and current.delegations == delegations
+            if same and young and signers == metadata.signatures.keys():
                 return data
         return self._signed(
             Targets(
@@ -347,11 +353,28 @@ class Publisher:
 
     def _signed(self, signed: Targets | Snapshot | Timestamp, use: KeyUse) -> bytes:
         metadata: Metadata[Any] = Metadata(signed)
-        for info in _of_use(self._keys, use):
-            metadata.sign(_TufSigner(self._keys, info), append=True)
+        for info in self._speaking_for(use):
+            metadata.sign(ceremony.TufKeySigner(self._keys, info), append=True)
         if not metadata.signatures:
             raise KeyUseError(f"there is no key for {use}")
         return metadata.to_bytes(_COMPACT)
+
+    def _speaking_for(self, use: KeyUse) -> list[KeyInfo]:
+        """The keys that sign for a role.
+
+        Those that the newest root names, marked compromised or not: until the ceremony verifiers
+        believe no others, and a revocation must not wait for it. The thief gains nothing.
+        """
+        root = (
+            Metadata[Root]
+            .from_bytes(self._files[f"metadata/{_version(self._files, Root.type)}.root.json"])
+            .signed
+        )
+        for role, of_role in ceremony.ROLE_USES.items():
+            if of_role is use:
+                named = root.roles[role].keyids
+                return [info for info in self._keys.infos() if info.kid in named]
+        return _of_use(self._keys, use, _utc(self._clock()))
 
     def _write_all(self, old: Mapping[str, bytes], files: dict[str, bytes]) -> None:
         """Write new files, the timestamp last, so that a reader never sees half a publication.
@@ -375,37 +398,12 @@ class Publisher:
                 (self._directory / name).unlink()
 
 
-class _TufSigner(TufSigner):
-    """A key store's handle, as python-tuf wants its signers."""
-
-    def __init__(self, store: KeyStore, info: KeyInfo) -> None:
-        self._signer = store.signer(info.kid, info.use)
-        self._key = _tuf_key(info)
-
-    @property
-    def public_key(self) -> Key:
-        return self._key
-
-    @classmethod
-    def from_priv_key_uri(
-        cls, priv_key_uri: str, public_key: Key, secrets_handler: SecretsHandler | None = None
-    ) -> TufSigner:
-        raise NotImplementedError("handles come from a KeyStore")
-
-    def sign(self, payload: bytes) -> Signature:
-        return Signature(self._key.keyid, self._signer.sign(payload).hex())
-
-
-def _tuf_key(info: KeyInfo) -> SSlibKey:
-    return SSlibKey.from_crypto(load_der_public_key(info.public_der), info.kid)
-
-
-def _of_use(store: KeyStore, use: KeyUse) -> list[KeyInfo]:
-    return [info for info in store.infos() if info.use is use and info.compromised_at is None]
+def _of_use(store: KeyStore, use: KeyUse, now: datetime) -> list[KeyInfo]:
+    return [info for info in store.infos() if info.use is use and info.signs_at(now)]
 
 
 def _only(store: KeyStore, use: KeyUse, now: datetime) -> KeyInfo:
-    fitting = [info for info in _of_use(store, use) if info.signs_at(now)]
+    fitting = _of_use(store, use, now)
     if not fitting:
         raise KeyUseError(f"no key for {use} is in its signing period")
     return fitting[-1]

@@ -83,6 +83,10 @@ class SeededKeys:
         self._infos[kid] = replace(self._infos[kid], compromised_at=at)
         return self._infos[kid]
 
+    def retire(self, kid: str, at: datetime) -> KeyInfo:
+        self._infos[kid] = replace(self._infos[kid], not_after=at)
+        return self._infos[kid]
+
     def secret(self, name: str) -> bytes:
         return hashlib.sha256(f"{self._seed}/{name}".encode()).digest()
 

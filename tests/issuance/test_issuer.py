@@ -14,12 +14,15 @@ from issuance.errors import (
     AuthorityExistsError,
     IssuanceError,
     JournalError,
+    KeyStoreError,
     KeyUseError,
     ProfileError,
     StatusTransitionError,
 )
-from issuance.issuer import MAX_ADVANCE_DAYS, PERMIT_KEY_LEAD, PERMIT_KEY_LIFE, Issuer
-from issuance.keys import FileKeyStore, KeyUse
+from issuance.issuer import MAX_ADVANCE_DAYS, Issuer
+from issuance.key_files import FileKeyStore
+from issuance.key_office import PERMIT_KEY_LEAD, PERMIT_KEY_LIFE
+from issuance.keys import KeyUse
 from issuance.signing import PublicKey
 from issuance.trust import TrustStore
 from issuance.types import IssuedPermit, PermitStatus, StatusRef
@@ -303,11 +306,8 @@ def test_private_keys_open_only_with_their_passphrase(tmp_path: Path, clock: Clo
     made = init_authority(tmp_path / "a", RULES, clock, passphrase=b"one", root_passphrase=b"two")
     assert all(b"ENCRYPTED" in p.read_bytes() for p in (tmp_path / "a").rglob("*.pem"))
     for passphrase in (None, b"wrong"):
-        with (
-            Issuer.open(made.directory, clock, passphrase=passphrase) as opened,
-            pytest.raises(IssuanceError, match="passphrase"),
-        ):
-            opened.issue(HOLDER)
+        with pytest.raises(KeyStoreError, match="passphrase"):
+            Issuer.open(made.directory, clock, passphrase=passphrase)
     with Issuer.open(made.directory, clock, passphrase=b"one") as opened:
         opened.issue(HOLDER)
 

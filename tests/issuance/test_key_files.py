@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from issuance.errors import KeyStoreError, KeyUseError
-from issuance.keys import FileKeyStore, KeyUse
+from issuance.key_files import FileKeyStore
+from issuance.keys import KeyUse
 from issuance.signing import Algorithm
 from tests.issuance.kit import START
 

@@ -18,12 +18,12 @@ from tuf.api.metadata import Metadata, Root
 from tuf.ngclient import FetcherInterface, Updater
 from tuf.ngclient.config import UpdaterConfig
 
-from issuance import bundle, memory, status_list
-from issuance import publisher as publisher_module
+from issuance import bundle, ceremony, memory, status_list
 from issuance.authority import NewAuthority, init_authority
 from issuance.errors import KeyUseError, RollbackError, TrustError
 from issuance.issuer import Issuer
-from issuance.keys import FileKeyStore, KeyUse
+from issuance.key_files import FileKeyStore
+from issuance.keys import KeyUse
 from issuance.publisher import Publisher
 from issuance.signing import Algorithm
 from issuance.trust import TrustStore
@@ -415,9 +415,9 @@ def test_new_root_must_be_signed_by_its_own_keys_too(issuer: Issuer, tmp_path: P
     )
     metadata = Metadata[Root].from_bytes(files["metadata/1.root.json"])
     metadata.signed.version = 2
-    metadata.signed.add_key(publisher_module._tuf_key(new), Root.type)
+    metadata.signed.add_key(ceremony.tuf_key(new), Root.type)
     metadata.signed.revoke_key(old.kid, Root.type)
-    metadata.sign(publisher_module._TufSigner(offline, old))
+    metadata.sign(ceremony.TufKeySigner(offline, old))
     files["metadata/2.root.json"] = metadata.to_bytes()
     with pytest.raises(TrustError) as caught:
         TrustStore.load(bundle.pack(files))

@@ -17,7 +17,8 @@ from issuance import bundle, cbor, delta, status_list
 from issuance.authority import NewAuthority
 from issuance.errors import RollbackError, TrustError
 from issuance.issuer import Issuer
-from issuance.keys import FileKeyStore, KeyUse
+from issuance.key_files import FileKeyStore
+from issuance.keys import KeyUse
 from issuance.publisher import Publisher
 from issuance.signing import Algorithm
 from issuance.trust import TrustStore
