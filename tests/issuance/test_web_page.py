@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import hashlib
 import http.server
 import io
 import json
@@ -22,21 +23,27 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import typer
 from PIL import Image
+from typer.testing import CliRunner
 
 from issuance import bundle as bundles
-from issuance import cbor, cli, codec, page
+from issuance import cbor, cli, codec, delta, page, status_list
 from issuance.authority import init_authority
 from issuance.card import draw_card
 from issuance.errors import TrustError
 from issuance.issuer import Issuer
+from issuance.keys import KeyUse
+from issuance.page_command import page_command
 from issuance.profile import DISCLOSURE
+from issuance.publisher import Publisher
+from issuance.signing import Algorithm
 from issuance.trust import TrustStore
-from issuance.types import IssuedPermit
+from issuance.types import IssuedPermit, PermitStatus
 from issuance.verifier import verify
 from tests.issuance import chromium
 from tests.issuance.chromium import Browser, Page
-from tests.issuance.kit import RULES, Clock, holder
+from tests.issuance.kit import RULES, Clock, SeededKeys, holder
 from tests.vectors.permits import generate
 
 VECTORS: Final = Path(generate.__file__).parent
@@ -514,6 +521,71 @@ def _resigned(bundle: bytes) -> bytes:
 
 @pytest.mark.browser
 @needs_browser
+def test_changes_of_a_day_are_taken_from_a_stick(
+    tab: Page, site: Site, city: City, tmp_path: Path
+) -> None:
+    (site.directory / page.BUNDLE_NAME).write_bytes(city.older_bundle)
+    tab.open(site.url)
+    changes = delta.make(city.older_bundle, city.bundle).data
+    assert len(changes) < 10_000
+    damaged, path = bytearray(changes), tmp_path / "day.delta"
+    damaged[40] ^= 1
+    _offer(tab, path, bytes(damaged))
+    tab.wait("document.querySelector('#toast').textContent.includes('增量文件已损坏')")
+    _offer(tab, path, changes)
+    tab.wait("document.querySelector('#toast').textContent.includes('已更新')")
+    tab.type(city.revoked.qr_text + "\n")
+    assert _verdict(tab) == "REVOKED"
+
+
+@pytest.mark.browser
+@needs_browser
+def test_changes_lead_to_the_very_bytes_that_were_published(
+    tab: Page, bare_site: Site, tmp_path: Path
+) -> None:
+    tab.open(bare_site.url)
+    old, new = _two_days_of_a_large_city(tmp_path)
+    packed = [base64.b64encode(data).decode() for data in (old, delta.make(old, new).data)]
+    digest = tab.run(
+        f"""(async () => {{
+          const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+          const made = await anju.applyDelta(...{json.dumps(packed)}.map(bytes));
+          const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', made));
+          return [...hash].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+        }})()"""
+    )
+    assert digest == hashlib.sha256(new).hexdigest()
+
+
+def _two_days_of_a_large_city(directory: Path) -> tuple[bytes, bytes]:
+    """Bundles with three lists of a million permits, one in a hundred revoked, a day apart."""
+    chance = random.Random(7)
+    town = generate.City()
+    root = SeededKeys("large city")
+    start, end = generate.START - timedelta(days=1), generate.START + timedelta(days=900)
+    root.generate(KeyUse.TRUST_ROOT, Algorithm.EDDSA, start, end)
+    clock = Clock(generate.START)
+    publisher = Publisher(directory / "trust", town.keys, clock)
+    publisher.create(root)
+    lists: list[dict[int, PermitStatus]] = [{} for _ in range(3)]
+    bundles_made = []
+    for revoked in (10_000, 30):
+        for entries in lists:
+            for _ in range(revoked):
+                entries[chance.randrange(status_list.ENTRIES)] = PermitStatus.REVOKED
+        values = {
+            n: status_list.to_value(status_list.make(entries.items()))
+            for n, entries in enumerate(lists, start=1)
+        }
+        known = [town.ed25519, town.status_key]
+        bundles_made.append(publisher.publish(known, generate.RULES, values).bundle)
+        clock.advance(days=1)
+    old, new = bundles_made
+    return old, new
+
+
+@pytest.mark.browser
+@needs_browser
 def test_age_of_the_trust_data_and_a_slow_clock_are_told(browser: Browser, tmp_path: Path) -> None:
     for days, reason, said in (
         (5, "VALID", "较旧"),
@@ -647,6 +719,23 @@ def test_page_is_written_for_a_server_and_for_a_stick(city: City, tmp_path: Path
     with pytest.raises(TrustError):
         page.write_page(tmp_path / "bad.html", b"PK nothing")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["stick.html", "www"]
+
+
+def test_page_command_writes_both_forms_and_says_what_is_wrong(city: City, tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(page_command)
+    bundle = tmp_path / "trust.anju"
+    bundle.write_bytes(city.bundle)
+    run = functools.partial(CliRunner().invoke, app)
+    assert run([str(tmp_path / "stick.html"), "--trust", str(bundle)]).exit_code == 0
+    served = run([str(tmp_path / "www"), "--trust", str(bundle)])
+    assert served.exit_code == 0
+    assert "verify.html" in served.output
+    bundle.write_bytes(city.bundle[:99])
+    refused = run([str(tmp_path / "other.html"), "--trust", str(bundle)])
+    assert refused.exit_code == 2
+    assert "not a trust bundle" in refused.output
+    assert run([str(tmp_path / "x.html"), "--trust", str(tmp_path / "none")]).exit_code == 2
 
 
 def test_built_page_names_no_host_and_the_lock_no_registry() -> None:

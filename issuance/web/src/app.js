@@ -4,6 +4,7 @@ import texts from "./texts.json";
 import { MAX_TEXT_CHARS } from "./core/envelope.js";
 import { latin1 } from "./core/bytes.js";
 import { useNative } from "./core/crypto.js";
+import { apply as applyDelta, isDelta } from "./core/delta.js";
 import { forget } from "./core/memory.js";
 import { load } from "./core/trust.js";
 import { verify } from "./core/verifier.js";
@@ -58,9 +59,14 @@ function showVerdict() {
   const { verdict, readMs, verifyMs, now } = shown;
   const timing = [readMs, verifyMs].filter((ms) => ms !== null).map((ms) => `${ms.toFixed(0)} ms`);
   const purpose = pick(texts.purposes[settings.purpose]);
-  const note = `${word("purpose")}: ${purpose} · ${word("checkedAt")} ${trusting.store.rules.minute(now)} · ${timing.join(" + ")} · ${word("nothingKept")}`;
+  const note = [
+    `${word("purpose")}: ${purpose}`,
+    `${word("checkedAt")} ${trusting.store.rules.minute(now)}`,
+    timing.join(" + "),
+    word("nothingKept"),
+  ];
   const panel = byId("verdict");
-  panel.replaceChildren(...verdictPanel(verdict, note, photoOf(verdict)).filter(Boolean), nextBar());
+  panel.replaceChildren(...verdictPanel(verdict, photoOf(verdict)).filter(Boolean), nextBar(note));
   panel.dataset.reason = verdict.reason;
   panel.dataset.stage = verdict.stage ?? "";
   document.body.dataset.state = kindOf(verdict);
@@ -78,10 +84,11 @@ function photoOf(verdict) {
   return h("img", { class: "photo", src: photoUrl, alt: word("photo") });
 }
 
-function nextBar() {
+function nextBar(note) {
   return h(
     "div",
     { class: "next" },
+    h("p", { class: "note" }, note.map((part) => h("span", {}, part))),
     h("button", { class: "primary", type: "button", onclick: reset }, word("next"), h("kbd", {}, "Esc")),
     settings.resetS ? h("div", { class: "countdown", "aria-hidden": "true" }, h("span")) : null,
   );
@@ -138,7 +145,7 @@ async function takeFile(file) {
     return;
   }
   const data = new Uint8Array(await file.arrayBuffer());
-  if (data[0] === 0x50 && data[1] === 0x4b) return takeBundle(data);
+  if ((data[0] === 0x50 && data[1] === 0x4b) || isDelta(data)) return takeBundle(data);
   if (/\.anju$/i.test(file.name)) return toast(word("NOT_A_BUNDLE"));
   if (/\.txt$|^text\/plain/i.test(file.type + file.name)) return judge([latin1(data)]);
   return takePicture(file);
@@ -486,6 +493,7 @@ async function keepForOffline() {
 /** For tests and for programs of a department: judge without touching what the page shows. */
 globalThis.anju = Object.freeze({
   useNative,
+  applyDelta,
   async open(bundle) {
     const store = await load(bundle);
     return {

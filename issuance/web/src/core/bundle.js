@@ -1,7 +1,7 @@
 // A trust bundle: the TUF repository in a zip archive of stored members; see bundle.py.
 
 import { TrustError } from "./types.js";
-import { textOf } from "./bytes.js";
+import { joined, textOf, utf8 } from "./bytes.js";
 
 export const MAX_BUNDLE_BYTES = 16 << 20;
 const MAX_MEMBERS = 1024;
@@ -23,6 +23,35 @@ export function unpack(data) {
     throw refused("it is damaged or something else");
   }
 }
+
+const EPOCH = 0x0021; // 1 January 1980, the archive format's own
+const VERSION = 20;
+const UNIX = 3;
+const MODE = 0o644 << 16;
+
+/** The archive of `files` that bundle.py writes, byte for byte; for what a delta leads to. */
+export function pack(files) {
+  const names = [...files.keys()].sort();
+  const locals = [];
+  const centrals = [];
+  let at = 0;
+  for (const name of names) {
+    const data = files.get(name);
+    const path = utf8(name);
+    const facts = [...u16(0, 0, 0, EPOCH), ...u32(crc32(data), data.length, data.length), ...u16(path.length, 0)];
+    const local = joined([Uint8Array.from([...u32(LOCAL), ...u16(VERSION), ...facts]), path, data]);
+    const made = [...u32(CENTRAL), ...u16((UNIX << 8) | VERSION, VERSION), ...facts, ...u16(0, 0, 0), ...u32(MODE, at)];
+    locals.push(local);
+    centrals.push(joined([Uint8Array.from(made), path]));
+    at += local.length;
+  }
+  const directory = joined(centrals);
+  const end = [...u32(END), ...u16(0, 0, names.length, names.length), ...u32(directory.length, at), ...u16(0)];
+  return joined([...locals, directory, Uint8Array.from(end)]);
+}
+
+const u16 = (...numbers) => numbers.flatMap((n) => [n & 255, n >> 8]);
+const u32 = (...numbers) => numbers.flatMap((n) => [n & 255, (n >>> 8) & 255, (n >>> 16) & 255, n >>> 24]);
 
 function members(data) {
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength);

@@ -3,7 +3,7 @@
 // Integers become numbers, or BigInt beyond 2**53; maps become Map. A byte string as map key becomes
 // the symbol `Symbol.for("h'..'")`, so that equal keys are equal and none meets a text.
 
-import { hexOf, textOf, utf8 } from "./bytes.js";
+import { hexOf, joined, textOf, utf8 } from "./bytes.js";
 
 export const MAX_DEPTH = 16;
 
@@ -180,14 +180,4 @@ function head(major, argument) {
   bytes[0] = top | 26;
   new DataView(bytes.buffer).setUint32(1, argument);
   return bytes;
-}
-
-function joined(parts) {
-  const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
 }

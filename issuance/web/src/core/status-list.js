@@ -11,7 +11,7 @@ const EXP = 4;
 const IAT = 6;
 const TTL = 65534;
 const STATUS_LIST = 65533;
-const MAX_LIST_BYTES = 1 << 22;
+export const MAX_LIST_BYTES = 1 << 22;
 
 const refused = (reason) => new Refusal("status", reason);
 
@@ -34,9 +34,21 @@ export const kidOf = (data) => parse(data).kid;
 
 /** Read a Status List Token that `key` must have signed. Throws `Refusal`. */
 export async function read(data, key) {
+  const message = parsed(data);
+  if (!(await verifySignature(message, key))) throw refused("BAD_SIGNATURE");
+  return contentOf(message);
+}
+
+/** The entries of a token whose signature was verified when its bundle was taken. */
+export const statusesOf = (data) => contentOf(parsed(data)).statuses;
+
+function parsed(data) {
   const message = parse(data);
   if (message.typ !== TYP) throw refused("MALFORMED");
-  if (!(await verifySignature(message, key))) throw refused("BAD_SIGNATURE");
+  return message;
+}
+
+function contentOf(message) {
   let claims;
   try {
     claims = decode(message.payload);
@@ -45,8 +57,8 @@ export async function read(data, key) {
   }
   if (!(claims instanceof Map) || typeof claims.get(SUB) !== "string") throw refused("MALFORMED");
   if (asInteger(claims.get(IAT)) === undefined) throw refused("MALFORMED");
-  for (const key_ of [EXP, TTL]) {
-    const value = claims.get(key_) ?? null;
+  for (const name of [EXP, TTL]) {
+    const value = claims.get(name) ?? null;
     if (value !== null && asInteger(value) === undefined) throw refused("MALFORMED");
   }
   return { uri: claims.get(SUB), statuses: fromValue(claims.get(STATUS_LIST)) };

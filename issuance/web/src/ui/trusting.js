@@ -6,6 +6,7 @@
 
 import { MAX_BUNDLE_BYTES } from "../core/bundle.js";
 import { fromBase64 } from "../core/bytes.js";
+import * as delta from "../core/delta.js";
 import { recall, remember } from "../core/memory.js";
 import { load } from "../core/trust.js";
 import { TrustError } from "../core/types.js";
@@ -22,6 +23,7 @@ export class Trusting {
   /** False where the browser keeps nothing. */
   remembers = true;
   #memory = null;
+  #bundle = null;
   #onChange;
   #confirm;
   #turn = Promise.resolve();
@@ -76,7 +78,7 @@ export class Trusting {
   }
 
   /**
-   * Check a bundle and use it; resolves to whether anything changed.
+   * Check a bundle, or a delta to the one in use, and use it; resolves to whether anything changed.
    *
    * Rejects with `TrustError`, and leaves what is in use as it is. One offer at a time.
    */
@@ -89,13 +91,15 @@ export class Trusting {
   async #offer(data, source) {
     for (;;) {
       const before = this.#memory;
-      const store = await load(data, before);
+      const bundle = delta.isDelta(data) ? await this.#changed(data) : data;
+      const store = await load(bundle, before);
       if (before === null && source === "sourceFile") {
         if (!(await this.#confirm(store.rootFingerprint, store))) return false;
       }
-      if (await this.#keep(before, store.memory, data)) {
+      if (await this.#keep(before, store.memory, bundle)) {
         const news = store.version !== this.store?.version || this.problem !== null;
         this.#memory = store.memory;
+        this.#bundle = bundle;
         this.store = store;
         this.problem = null;
         if (news) this.source = source;
@@ -104,6 +108,11 @@ export class Trusting {
       }
       this.#memory = (await recall()).memory;
     }
+  }
+
+  #changed(data) {
+    if (this.#bundle === null) throw new TrustError("DELTA_UNFIT", "there is no bundle to change");
+    return delta.apply(this.#bundle, data);
   }
 
   async #keep(before, memory, data) {

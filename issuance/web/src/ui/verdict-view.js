@@ -17,6 +17,7 @@ const UNCLEAR = new Set([
   "INTERNAL",
 ]);
 const WIDE = new Set(["residence_address", "household_address"]);
+const SHORT_NAME_CHARS = 6;
 
 /** "valid", "refused" or "unclear". */
 export function kindOf(verdict) {
@@ -31,8 +32,8 @@ export function spoken(verdict) {
   return `${word(kindOf(verdict))}. ${sentence}${stale}`;
 }
 
-/** The panel of a verdict. `note` says for which purpose and when. */
-export function verdictPanel(verdict, note, photo) {
+/** The panel of a verdict. */
+export function verdictPanel(verdict, photo) {
   const sentences = [verdict.message_zh, verdict.message_en];
   const kind = kindOf(verdict);
   const stamp = verdict.valid ? null : h("span", { class: "token" }, verdict.reason);
@@ -58,16 +59,18 @@ export function verdictPanel(verdict, note, photo) {
       ? h("p", { class: "warning" }, mark("unclear"), `${word("trust")}: ${word("stale")}`)
       : null,
     verdict.valid ? fields(verdict.shown, photo) : null,
-    h("p", { class: "note" }, note),
   ];
 }
+
+const isWide = (name, value) =>
+  WIDE.has(name) || (name.endsWith("_name") && value.length > SHORT_NAME_CHARS);
 
 function fields(shown, photo) {
   const rows = Object.entries(shown).map(([name, value]) => {
     const pair = texts.labels[name] ?? [name, name];
     return h(
       "div",
-      { class: `field ${name} ${WIDE.has(name) ? "wide" : ""}` },
+      { class: `field ${name} ${isWide(name, value) ? "wide" : ""}` },
       h("dt", {}, pick(pair), h("span", { class: "second" }, pickOther(pair))),
       h("dd", {}, value),
     );

@@ -87,6 +87,14 @@ export const WORDS = {
     "This browser cannot store: trust data must be loaded again after the page is closed.",
   ],
   NOT_A_BUNDLE: ["这个文件不是信任数据，或已损坏、未拷完。", "The file is no trust data, or damaged, or half copied."],
+  NOT_A_DELTA: [
+    "信任数据增量文件已损坏或未拷完，未予采用。",
+    "The file with a day's changes is damaged or half copied; it is not used.",
+  ],
+  DELTA_UNFIT: [
+    "增量文件与本机信任数据不衔接，请载入完整的信任数据。",
+    "These changes do not follow on the trust data here; load the whole trust data.",
+  ],
   BAD_TRUST: ["信任数据未通过验证，未予采用。", "The trust data did not verify; it is not used."],
   WRONG_ROOT: [
     "信任数据属于另一机关，未予采用。如确需更换，请先在设置中清除。",
