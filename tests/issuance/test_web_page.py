@@ -49,6 +49,7 @@ from tests.vectors.permits import generate
 VECTORS: Final = Path(generate.__file__).parent
 WEB: Final = Path(page.__file__).parent / "web"
 HOSTILE: Final = "<img src=x onerror=document.title='owned'><b>张</b>&amp;"
+PLAIN_HOST: Final = "counter.test"
 REASON: Final = "document.querySelector('#verdict').dataset.reason"
 STATE: Final = "document.body.dataset.state"
 
@@ -116,6 +117,8 @@ def browser(city: City, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Br
         pytest.fail("chromium is not installed: run .ci/run, which installs it")
     with chromium.running(
         tmp_path_factory.mktemp("profile"),
+        # A name that, unlike localhost, gives no secure context over http.
+        f"--host-resolver-rules=MAP {PLAIN_HOST} 127.0.0.1",
         "--use-fake-ui-for-media-stream",
         "--use-fake-device-for-media-stream",
         f"--use-file-for-fake-video-capture={city.film}",
@@ -411,6 +414,21 @@ def test_page_works_after_its_server_is_gone(tab: Page, site: Site, city: City) 
     tab.type("\x1b")
     tab.choose_file("#file", city.card)
     assert _verdict(tab) == "VALID"
+
+
+@pytest.mark.browser
+@needs_browser
+def test_page_works_over_plain_http_without_the_camera(tab: Page, site: Site, city: City) -> None:
+    tab.open(site.url.replace("localhost", PLAIN_HOST))
+    assert not tab.run("isSecureContext || Boolean(crypto.subtle)")
+    tab.type(city.valid.qr_text + "\n")
+    assert _verdict(tab) == "VALID"
+    tab.type("\x1b")
+    tab.choose_file("#file", city.card)
+    assert _verdict(tab) == "VALID"
+    tab.run("document.querySelector('#camera').click()")
+    assert "https" in tab.run("document.querySelector('#hint').textContent")
+    assert not tab.complaints
 
 
 @pytest.mark.browser
