@@ -20,6 +20,7 @@ from typing import Any, Final
 import cbor2
 
 MAX_DEPTH: Final = 16
+_KEY_TYPES: Final = (int, str, bytes)
 
 
 class CborError(ValueError):
@@ -76,32 +77,37 @@ def _item(data: bytes, at: int, depth: int) -> tuple[Any, int]:
         raise CborError(f"nested deeper than {MAX_DEPTH}")
     if at >= len(data):
         raise CborError("ends inside an item")
-    major, info = data[at] >> 5, data[at] & 31
+    initial = data[at]
+    major, argument, at = initial >> 5, initial & 31, at + 1
     if major == 7:
-        return _simple(data, at, info)
-    argument, at = _argument(data, at + 1, info)
-    match major:
-        case 0:
-            return argument, at
-        case 1:
-            return -1 - argument, at
-        case 2 | 3:
-            end = at + argument
-            if end > len(data):
-                raise CborError("string longer than the data")
-            return (data[at:end] if major == 2 else _text(data[at:end])), end
-        case 4:
-            return _array(data, at, argument, depth)
-        case 5:
-            return _map(data, at, argument, depth)
-        case _:
-            value, at = _item(data, at, depth + 1)
-            return Tagged(argument, value), at
+        return _simple(data, at - 1, argument)
+    # Most arguments are in the initial byte; a verifier reads 40 items for every permit.
+    if argument > 23:
+        argument, at = _argument(data, at, argument)
+    if major == 3:
+        end = at + argument
+        if end > len(data):
+            raise CborError("string longer than the data")
+        return _text(data[at:end]), end
+    if major == 0:
+        return argument, at
+    if major == 5:
+        return _map(data, at, argument, depth)
+    if major == 2:
+        end = at + argument
+        if end > len(data):
+            raise CborError("string longer than the data")
+        return data[at:end], end
+    if major == 4:
+        return _array(data, at, argument, depth)
+    if major == 1:
+        return -1 - argument, at
+    value, at = _item(data, at, depth + 1)
+    return Tagged(argument, value), at
 
 
 def _argument(data: bytes, at: int, info: int) -> tuple[int, int]:
-    if info < 24:
-        return info, at
+    """The argument that follows an initial byte with `info` above 23."""
     if info > 27:
         raise CborError("indefinite length or reserved value")
     end = at + (1 << (info - 24))
@@ -134,8 +140,8 @@ def _map(data: bytes, at: int, count: int, depth: int) -> tuple[dict[Any, Any], 
     items: dict[Any, Any] = {}
     for _ in range(count):
         key, at = _item(data, at, depth + 1)
-        # bool is an int to Python, and 1 == True would hide a duplicate.
-        if isinstance(key, bool) or not isinstance(key, int | str | bytes):
+        # Exact types: bool is an int to Python, and 1 == True would hide a duplicate.
+        if type(key) not in _KEY_TYPES:
             raise CborError("map key is not an integer or string")
         if key in items:
             raise DuplicateKeyError("map names a key twice")

@@ -10,25 +10,33 @@ import enum
 import io
 import json
 import sys
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
 import typer
-from PIL import Image
 from rich.cells import cell_len
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from issuance import qr, root_commands
-from issuance.device import Device, read
+from issuance.checking import SEEN_BEFORE, Checked, Checker, Outcome, report_format, write_report
+from issuance.checking import to_dict as checked_to_dict
+from issuance.device import Device
 from issuance.envelope import MAX_TEXT_CHARS
-from issuance.errors import IssuanceError, ProfileError
+from issuance.errors import IssuanceError, ProfileError, SourceError
 from issuance.profile import GENERAL
+from issuance.sources import Entry, Source, from_bytes, from_scanner, open_source
 from issuance.trust import TrustStore
-from issuance.types import Freshness, Reason, Verdict
+from issuance.types import Freshness, TrustAge, Verdict
 from issuance.verifier import verify as verify_permit
 
 LABELS: Final[Mapping[str, str]] = {
@@ -85,14 +93,29 @@ def _main() -> None:
 
 @app.command()
 def verify(
-    source: Annotated[
-        str, typer.Argument(help="PNG or JPEG picture, file with the symbol's text, or - for stdin")
-    ],
     trust: Annotated[Path, typer.Option(help="trust bundle, e.g. bundle.anju")],
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCE...",
+            help="pictures (PNG, JPEG), PDFs, files with a symbol's text, folders of these, "
+            "rosters (CSV), or - for stdin",
+        ),
+    ] = None,
     purpose: Annotated[str, typer.Option(help="department that asks; limits what is shown")] = (
         GENERAL
     ),
+    scan: Annotated[
+        bool,
+        typer.Option("--scan", help="verdicts on what a keyboard-wedge scanner types, in turn"),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the verdict as JSON")] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="write every verdict to a .csv or .json file")
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="column of a roster with the symbol's text or a file name")
+    ] = None,
     now: Annotated[str | None, typer.Option(help="ISO 8601 time instead of the clock")] = None,
     root: Annotated[
         Path | None, typer.Option(help="root metadata of the authority, from a trusted source")
@@ -102,15 +125,22 @@ def verify(
         typer.Option(envvar="ANJU_VERIFIER_STATE", help="where this device remembers what it saw"),
     ] = None,
 ) -> None:
-    """Does the permit in a picture or text stand? Exit code 0 valid, 1 refused, 2 not judged."""
+    """Do permits stand? Exit code 0: all valid, 1: some refused, 2: some could not be judged."""
     _tolerate_any_terminal()
-    verdict = _or_exit(lambda: _verify(source, trust, purpose, now, root, state))
-    if as_json:
-        plain = (sys.stdout.encoding or "ascii").lower().replace("-", "") != "utf8"
-        typer.echo(json.dumps(to_dict(verdict), ensure_ascii=plain, indent=2))
-    else:
-        _print(verdict)
-    raise typer.Exit(ExitCode.VALID if verdict.valid else ExitCode.REFUSED)
+    if scan is bool(sources):
+        raise typer.BadParameter("name a source, or use --scan")
+    device = _device(trust, root, state)
+    instant = _or_exit(lambda: _instant(now))
+    if scan:
+        store = _or_exit(lambda: _prepare(device, purpose))
+        clock = (lambda: instant) if now else (lambda: datetime.now(UTC))
+        raise typer.Exit(_scan(device, store, clock, purpose, as_json=as_json))
+    # Before the trust data is touched: what cannot be read needs none.
+    found = _or_exit(lambda: _find(sources or [], column, report))
+    checker = Checker(_or_exit(lambda: _prepare(device, purpose)), instant, purpose)
+    if isinstance(found, Entry):
+        raise typer.Exit(_judge_one(found, checker, as_json=as_json))
+    raise typer.Exit(_or_exit(lambda: _judge_many(found, checker, report, as_json=as_json)))
 
 
 @app.command()
@@ -202,7 +232,7 @@ def main() -> None:
 
 def _tolerate_any_terminal() -> None:
     """A terminal without Chinese shows question marks; the verdict and exit code stay right."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
@@ -221,22 +251,147 @@ def _os_text(error: OSError) -> str:
     return f"cannot use {error.filename}: {error.strerror}"
 
 
-def _verify(
-    source: str, trust: Path, purpose: str, now: str | None, root: Path | None, state: Path | None
-) -> Verdict:
-    instant = _instant(now)
-    texts = _texts(source)
-    device = _device(trust, root, state)
+def _prepare(device: Device, purpose: str) -> TrustStore:
     store = device.load()
     if purpose not in store.rules.disclosure:
         raise ProfileError(
             f"unknown purpose {purpose}; known are {', '.join(sorted(store.rules.disclosure))}"
         )
     _remember(store, device)
-    verdicts = [verify_permit(text, store, instant, purpose=purpose) for text in texts]
-    # A picture may show other symbols beside the permit's.
-    ours = [v for v in verdicts if v.reason is not Reason.NOT_A_PERMIT]
-    return (ours or verdicts)[0]
+    return store
+
+
+def _find(names: Sequence[str], column: str | None, report: Path | None) -> Entry | list[Source]:
+    """The entry of a source that is one permit, or the collections to go through."""
+    if report is not None:
+        report_format(report)
+    if list(names) == ["-"]:
+        return from_bytes(sys.stdin.buffer.read(qr.MAX_PICTURE_BYTES + 1), "stdin")
+    sources = [open_source(Path(name), column) for name in names]
+    if len(sources) > 1 or report is not None or sources[0].many:
+        return sources
+    entries = [entry for _, entry in sources[0].entries()]
+    texts = tuple(text for entry in entries for text in entry.texts)
+    if not texts:
+        raise SourceError(f"{names[0]}: {entries[0].problem}")
+    return Entry(entries[0].source, texts=texts)
+
+
+def _judge_one(entry: Entry, checker: Checker, *, as_json: bool) -> ExitCode:
+    verdict = checker.verdicts(entry.texts)[0]
+    if as_json:
+        _print_json(to_dict(verdict))
+    else:
+        _print(verdict)
+    return ExitCode.VALID if verdict.valid else ExitCode.REFUSED
+
+
+def _judge_many(
+    sources: Sequence[Source], checker: Checker, report: Path | None, *, as_json: bool
+) -> ExitCode:
+    """Verdicts on everything, with progress where somebody watches; those not valid are listed."""
+    results: list[Checked] = []
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task("verifying 核验中", total=sum(source.steps for source in sources))
+        done = 0
+        for source in sources:
+            for step, entry in source.entries():
+                results += checker.check(entry)
+                progress.update(task, completed=done + step)
+            done += source.steps
+    if report is not None:
+        write_report(report, results)
+    if as_json:
+        _print_json([checked_to_dict(one) for one in results])
+    else:
+        _print_many(results, checker)
+    if checker.counts[Outcome.REFUSED]:
+        return ExitCode.REFUSED
+    unjudged = checker.counts[Outcome.NOT_JUDGED] or not results
+    return ExitCode.UNUSABLE if unjudged else ExitCode.VALID
+
+
+def _print_many(results: Sequence[Checked], checker: Checker) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    for one in results:
+        if one.outcome is not Outcome.VALID:
+            style = "bold red" if one.outcome is Outcome.REFUSED else "bold yellow"
+            text = one.verdict.message_zh if one.verdict else str(one.entry.problem)
+            console.print(Text(f"{one.where}: "), Text(one.reason, style=style), Text(text))
+        elif one.seen_before:
+            note = f"{SEEN_BEFORE} the same permit as 与此重复: {one.seen_before}"
+            console.print(Text(f"{one.where}: "), Text(note, style="bold yellow"))
+    counts = checker.counts
+    console.print(
+        Text(
+            f"{counts[Outcome.VALID]} valid 有效, {counts[Outcome.REFUSED]} refused 不予采信, "
+            f"{counts[Outcome.NOT_JUDGED]} not judged 未能核验"
+        )
+    )
+    if checker.repeated:
+        console.print(Text(f"{checker.repeated} repeated 重复"))
+    _print_age(checker.trust.age(checker.now))
+
+
+def _scan(
+    device: Device,
+    store: TrustStore,
+    clock: Callable[[], datetime],
+    purpose: str,
+    *,
+    as_json: bool,
+) -> ExitCode:
+    """A verdict for every line until the input ends; a newer bundle is taken up in between."""
+    stamp = _stamp(device.trust)
+    if sys.stdin.isatty():
+        typer.echo("scan a permit, or press Ctrl-D to end 请扫描证件，按 Ctrl-D 结束", err=True)
+    judged, all_valid = 0, True
+    # One line more than a symbol holds is refused as too large, and never fills the memory.
+    while line := sys.stdin.readline(4 * MAX_TEXT_CHARS):
+        if not line.strip("\r\n"):
+            continue
+        if _stamp(device.trust) != stamp:
+            stamp = _stamp(device.trust)
+            try:
+                store = _prepare(device, purpose)
+            except (IssuanceError, OSError, ValueError) as error:
+                typer.echo(f"anju: the new trust data is not used: {error}", err=True)
+        verdict = verify_permit(from_scanner(line), store, clock(), purpose=purpose)
+        judged += 1
+        all_valid = all_valid and verdict.valid
+        if as_json:
+            typer.echo(json.dumps(to_dict(verdict), ensure_ascii=_ascii_only()))
+        else:
+            _print(verdict)
+            typer.echo()
+        sys.stdout.flush()
+    if not judged:
+        return ExitCode.UNUSABLE
+    return ExitCode.VALID if all_valid else ExitCode.REFUSED
+
+
+def _stamp(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _ascii_only() -> bool:
+    return (sys.stdout.encoding or "ascii").lower().replace("-", "") != "utf8"
+
+
+def _print_json(document: object) -> None:
+    typer.echo(json.dumps(document, ensure_ascii=_ascii_only(), indent=2))
 
 
 def _device(trust: Path, root: Path | None, state: Path | None) -> Device:
@@ -259,18 +414,6 @@ def _remember(store: TrustStore, device: Device) -> None:
     except OSError as error:
         # Refusing to verify would hurt the person at the counter more than forgetting does.
         typer.echo(f"anju: cannot remember this bundle: {error.strerror}", err=True)
-
-
-def _texts(source: str) -> list[str]:
-    limit = qr.MAX_PICTURE_BYTES
-    data = sys.stdin.buffer.read(limit + 1) if source == "-" else read(Path(source), limit)
-    if data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return qr.read_picture(data)
-    if len(data) > 4 * MAX_TEXT_CHARS:
-        raise ValueError("the file is neither a PNG nor a JPEG picture nor the text of a symbol")
-    return [data.decode("latin-1")]
 
 
 def _instant(text: str | None) -> datetime:
@@ -300,7 +443,10 @@ def _print(verdict: Verdict) -> None:
         label = LABELS[name]
         console.print(Text(f"{label}{' ' * (column + 2 - cell_len(label))}{text}"))
     if verdict.trust is not None:
-        age = verdict.trust
-        style = "" if age.freshness is Freshness.FRESH else "yellow"
-        line = f"trust data 信任数据: {max(age.age_s, 0) / 3600:.0f} h, {_FRESHNESS[age.freshness]}"
-        console.print(Text(line, style=style))
+        _print_age(verdict.trust)
+
+
+def _print_age(age: TrustAge) -> None:
+    style = "" if age.freshness is Freshness.FRESH else "yellow"
+    line = f"trust data 信任数据: {max(age.age_s, 0) / 3600:.0f} h, {_FRESHNESS[age.freshness]}"
+    Console(soft_wrap=True, highlight=False).print(Text(line, style=style))

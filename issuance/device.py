@@ -6,9 +6,6 @@ the device with what it had.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +47,7 @@ class Device:
                 raise TrustError("DELTA_UNFIT", "there is no bundle yet; take a whole one first")
             data = delta.apply(read(self.trust, MAX_BUNDLE_BYTES), data)
         store = self._verified(data)
-        _replace(self.trust, data)
+        memory.replace_file(self.trust, data)
         self.remember(store)
         return store
 
@@ -71,18 +68,3 @@ def read(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise ValueError(f"{path} is larger than {limit} bytes")
     return data
-
-
-def _replace(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise

@@ -67,6 +67,10 @@ class SymbolError(IssuanceError):
     """A QR symbol cannot be drawn, or none can be read from a picture."""
 
 
+class SourceError(IssuanceError):
+    """A file to verify cannot be opened, or is of no kind that is known."""
+
+
 class CardError(IssuanceError):
     """A permit card cannot be drawn, or does not read back as what was drawn."""
 

@@ -63,11 +63,16 @@ def save(path: Path, memory: Memory) -> None:
         "floor": memory.floor.isoformat(),
         "versions": dict(memory.versions),
     }
+    replace_file(path, json.dumps(document, indent=1, sort_keys=True).encode() + b"\n")
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace a file as a whole or not at all, durably. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with partial.open("wb") as file:
-            file.write(json.dumps(document, indent=1, sort_keys=True).encode() + b"\n")
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

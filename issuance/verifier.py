@@ -179,11 +179,13 @@ def _texts(permit: Permit, trust: TrustStore) -> dict[str, str]:
         "valid_until": _last_day(permit, trust),
     }
     # Control characters could forge lines on a terminal; the issuer refuses them, and so do we.
-    return {
-        name: "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-        for name, text in texts.items()
-        if text
-    }
+    return {name: _printable(text) for name, text in texts.items() if text}
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _day(instant: datetime, trust: TrustStore) -> str:

@@ -183,9 +183,11 @@ def test_whatever_cannot_be_judged_is_one_line_and_exit_2(
     Image.new("1", (12_000, 12_000)).save(bomb)
     blank = counter.directory / "blank.png"
     Image.new("L", (50, 50), 255).save(blank)
+    empty = counter.directory / "empty"
+    empty.mkdir()
     cases = [
         (str(counter.directory / "missing.png"),),
-        (str(counter.directory),),
+        (str(empty),),
         (counter.file("long.txt", b"A" * 50_000),),
         (counter.file("cut.png", blank.read_bytes()[:40]),),
         (str(bomb),),
