@@ -34,6 +34,7 @@ from issuance.card import draw_card
 from issuance.errors import TrustError
 from issuance.issuer import Issuer
 from issuance.keys import KeyUse
+from issuance.memory import Memory
 from issuance.page_command import page_command
 from issuance.profile import DISCLOSURE
 from issuance.publisher import Publisher
@@ -600,6 +601,107 @@ def _two_days_of_a_large_city(directory: Path) -> tuple[bytes, bytes]:
         clock.advance(days=1)
     old, new = bundles_made
     return old, new
+
+
+@pytest.mark.browser
+@needs_browser
+def test_mixed_and_damaged_bundles_are_taken_or_refused_as_in_python(
+    tab: Page, bare_site: Site, tmp_path: Path
+) -> None:
+    tab.open(bare_site.url)
+    chance = random.Random(11)
+    published = _publications(tmp_path)
+    memories = [None, *(TrustStore.load(data).memory for data in published)]
+    files = [bundles.unpack(data) for data in published]
+    cases: list[tuple[bytes, Memory | None]] = [(d, m) for d in published for m in memories]
+    for _ in range(300):
+        mixed = dict(chance.choice(files))
+        for _ in range(chance.randrange(3)):
+            name = chance.choice(sorted({name for some in files for name in some}))
+            mixed.pop(name, None)
+            if other := chance.choice(files).get(name):
+                mixed[name] = other
+        if chance.random() < 0.6:
+            name = chance.choice(sorted(mixed))
+            mixed[name] = _damaged(chance, mixed[name])
+        cases.append((bundles.pack(mixed), chance.choice(memories)))
+    script = f"""(async () => {{
+      const outcomes = [];
+      for (const [text, memory] of {json.dumps([_packed(*case) for case in cases])}) {{
+        const data = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+        try {{
+          outcomes.push((await anju.open(data, memory)).memory);
+        }} catch (error) {{
+          outcomes.push(error.reason ?? String(error));
+        }}
+      }}
+      return outcomes;
+    }})()"""
+    expected = [_loaded(*case) for case in cases]
+    assert tab.run(script) == expected
+    refused = {outcome for outcome in expected if isinstance(outcome, str)}
+    assert refused >= {"BAD_TRUST", "ROLLBACK", "WRONG_ROOT"}
+    assert sum(isinstance(outcome, dict) for outcome in expected) >= 30
+
+
+def _publications(directory: Path) -> list[bytes]:
+    """Four of one authority, with a new timestamp key and root between, and one of another."""
+    made = []
+    for seed in ("one", "other"):
+        clock, keys, root = Clock(generate.START), SeededKeys(seed), SeededKeys(f"{seed} root")
+        period = (generate.START - timedelta(days=1), generate.START + timedelta(days=900))
+        root.generate(KeyUse.TRUST_ROOT, Algorithm.EDDSA, *period)
+        for use in KeyUse:
+            if use is not KeyUse.TRUST_ROOT:
+                keys.generate(use, Algorithm.EDDSA, *period)
+        publisher = Publisher(directory / seed, keys, clock)
+        publisher.create(root)
+        known = [k for k in keys.infos() if k.use in (KeyUse.PERMIT, KeyUse.STATUS_LIST)]
+        for round_ in range(4 if seed == "one" else 1):
+            clock.advance(hours=1)
+            if round_ == 2:
+                [timestamp] = [k for k in keys.infos() if k.use is KeyUse.TRUST_TIMESTAMP]
+                keys.mark_compromised(timestamp.kid, clock())
+                keys.generate(KeyUse.TRUST_TIMESTAMP, Algorithm.EDDSA, *period)
+                publisher.renew_root(root)
+            revoked = [(round_, PermitStatus.REVOKED)]
+            lists = {1: status_list.to_value(status_list.make(revoked, 1024))}
+            made.append(publisher.publish(known, RULES, lists).bundle)
+    return made
+
+
+def _damaged(chance: random.Random, data: bytes) -> bytes:
+    changed = bytearray(data)
+    at = chance.randrange(len(changed))
+    match chance.randrange(3):
+        case 0:
+            changed[at] ^= 1 << chance.randrange(8)
+        case 1:
+            del changed[at:]
+        case _:
+            changed[at:at] = chance.choice([b"0", b" ", b'"', b"{", b"\xff", b"\n"])
+    return bytes(changed)
+
+
+def _packed(data: bytes, known: Memory | None) -> tuple[str, dict[str, Any] | None]:
+    return base64.b64encode(data).decode(), _as_the_page_has_it(known) if known else None
+
+
+def _as_the_page_has_it(known: Memory) -> dict[str, Any]:
+    return {
+        "rootVersion": known.root_version,
+        "rootSha256": known.root_sha256,
+        "floor": known.floor.timestamp() * 1000,
+        "versions": dict(known.versions),
+    }
+
+
+def _loaded(data: bytes, known: Memory | None) -> dict[str, Any] | str:
+    """What to remember from now on, or the reason of the refusal."""
+    try:
+        return _as_the_page_has_it(TrustStore.load(data, known).memory)
+    except TrustError as error:
+        return error.reason
 
 
 @pytest.mark.browser

@@ -494,9 +494,10 @@ async function keepForOffline() {
 globalThis.anju = Object.freeze({
   useNative,
   applyDelta,
-  async open(bundle) {
-    const store = await load(bundle);
+  async open(bundle, memory = null) {
+    const store = await load(bundle, memory);
     return {
+      memory: store.memory,
       judge: (text, now, purpose, floor = null) =>
         verify(text, floor === null ? store : store.withFloor(floor), now, purpose),
     };
