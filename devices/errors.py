@@ -116,6 +116,30 @@ class ServerUntrustedError(DevicesError):
     reason = "SERVER_UNTRUSTED"
 
 
+class SubmissionInvalidError(DevicesError):
+    """What was handed in for enrolment is malformed: correct it and hand it in again."""
+
+    reason = "SUBMISSION_INVALID"
+
+
+class QueueError(DevicesError):
+    """The terminal's queue, or an entry of it, cannot be used like that: call an operator."""
+
+    reason = "QUEUE_UNUSABLE"
+
+
+class QueueFullError(QueueError):
+    """The terminal holds back as much as it may: connect it to the register."""
+
+    reason = "QUEUE_FULL"
+
+
+class OfflineTooLongError(QueueError):
+    """The terminal was without the register for longer than it may be: connect it."""
+
+    reason = "OFFLINE_TOO_LONG"
+
+
 class RemoteError(DevicesError):
     """The server refused the call, or could not be reached in time.
 
@@ -124,13 +148,15 @@ class RemoteError(DevicesError):
         reason: token of the contract, e.g. ``"TERMINAL_UNKNOWN"``; empty when the answer has none
             (the network or gRPC itself refused).
         message: what a person can do about it.
+        retry_after_s: when the server will hear this call again, in seconds; 0 if it did not say.
     """
 
-    def __init__(self, status: str, reason: str, message: str) -> None:
+    def __init__(self, status: str, reason: str, message: str, retry_after_s: float = 0.0) -> None:
         super().__init__(f"{message} ({status}{'/' + reason if reason else ''})")
         self.status = status
         self.reason = reason
         self.message = message
+        self.retry_after_s = retry_after_s
 
 
 class UnreachableError(RemoteError):

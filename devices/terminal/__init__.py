@@ -5,9 +5,13 @@ Needs the extra ``[terminal]`` and nothing of the service::
     provision("10.0.0.5:7444", "MNDA0-WT0XQ-...", Path("credentials"))  # once
     with TerminalClient(Path("credentials")) as terminal:
         application = terminal.enrol(person, [record])
+
+or, through a network that comes and goes, :class:`Outbox`.
 """
 
 from devices.terminal.client import TerminalClient, provision
+from devices.terminal.outbox import Outbox
+from devices.terminal.queue import Entry, EntryState, Limits
 from devices.terminal.types import Application, ApplicationState, Gender, Permit, Person, Sample
 from devices.terminal.wire import Connection, connect
 
@@ -15,7 +19,11 @@ __all__ = [
     "Application",
     "ApplicationState",
     "Connection",
+    "Entry",
+    "EntryState",
     "Gender",
+    "Limits",
+    "Outbox",
     "Permit",
     "Person",
     "Sample",

@@ -111,14 +111,21 @@ class TerminalClient:
         request = wire.enrol_request(person, samples, permit_requested, captured_at, key)
         return wire.enrol(self._connection, request, deadline_s)
 
+    def enrol_packed(self, request: bytes, deadline_s: float = 60.0) -> Application:
+        """Send an application that :func:`devices.terminal.wire.packed_enrolment` made earlier."""
+        return wire.enrol_packed(self._connection, request, deadline_s)
+
     def application(self, application_id: str, deadline_s: float = 30.0) -> Application:
         """How an earlier application of this station stands."""
         return wire.application(self._connection, application_id, deadline_s)
 
+    def certificate_expiry(self) -> datetime:
+        """When the certificate in the directory expires, UTC."""
+        return wire.certificate_expiry(credentials.load(self._directory))
+
     def renewal_due(self) -> bool:
         """Whether the certificate expires within 30 days."""
-        expiry = wire.certificate_expiry(credentials.load(self._directory))
-        return expiry - datetime.now(UTC) < RENEW_BEFORE
+        return self.certificate_expiry() - datetime.now(UTC) < RENEW_BEFORE
 
     def renew(self, deadline_s: float = 30.0) -> None:
         """Get a later certificate for the same key. Connections opened from now on use it.

@@ -6,6 +6,7 @@ in step after an outage ("Exponential Backoff And Jitter", AWS Architecture Blog
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -36,6 +37,8 @@ class RetryPolicy:
 
 
 DEFAULT_POLICY = RetryPolicy()
+# For callers that have their own idea of when to come back.
+ONE_ATTEMPT = RetryPolicy(attempt_s=math.inf, uniform=lambda low, high: math.inf)
 
 
 def retrying(
@@ -48,17 +51,20 @@ def retrying(
         deadline_s: seconds for everything, waits included.
 
     Raises:
-        UnreachableError: of the last attempt, when the next would begin after the deadline.
+        UnreachableError: when the next attempt would begin after the deadline; of the last attempt
+            that was told a reason, because the very last may just have run out of time.
     """
     end = policy.monotonic() + deadline_s
     bound = policy.first_wait_s
+    telling: UnreachableError | None = None
     while True:
         left = end - policy.monotonic()
         try:
             return attempt(max(0.001, min(policy.attempt_s, left)))
-        except UnreachableError:
+        except UnreachableError as error:
+            telling = error if error.reason or telling is None else telling
             wait = policy.uniform(0, bound)
             if policy.monotonic() + wait >= end:
-                raise
+                raise telling from telling.__cause__
             policy.sleep(wait)
             bound = min(2 * bound, policy.longest_wait_s)

@@ -12,8 +12,8 @@ from typing import TypeVar
 import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.protobuf.message import DecodeError, Message
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpc_status import rpc_status
 
 from anju.v1 import common_pb2, enrolment_pb2, enrolment_pb2_grpc, terminals_pb2, terminals_pb2_grpc
@@ -24,6 +24,7 @@ from devices.errors import (
     CredentialsError,
     RemoteError,
     ServerUntrustedError,
+    SubmissionInvalidError,
     UnreachableError,
 )
 from devices.terminal.retry import DEFAULT_POLICY, RetryPolicy, retrying
@@ -102,17 +103,17 @@ class Connection:
         if not isinstance(error, grpc.Call):
             return UnreachableError("UNKNOWN", "", f"the call to {self.address} failed")
         code, text = error.code(), error.details() or ""
-        reason = _reason(error)
+        reason, retry_after_s = _told(error)
         if "CERTIFICATE_VERIFY_FAILED" in text and not reason:
             return ServerUntrustedError(
                 f"the server at {self.address} does not have a certificate that our authority "
                 "vouches for today; check the address, and this machine's clock"
             )
         if code not in _TRY_AGAIN:
-            return RemoteError(code.name, reason, text)
+            return RemoteError(code.name, reason, text, retry_after_s)
         if not reason:
             text = f"no answer from the register at {self.address}: {text}"
-        return UnreachableError(code.name, reason, text)
+        return UnreachableError(code.name, reason, text, retry_after_s)
 
     def close(self) -> None:
         self.channel.close()
@@ -247,6 +248,31 @@ def enrol_request(
     return request
 
 
+def packed_enrolment(
+    person: Person,
+    samples: Iterable[Sample | bytes],
+    permit_requested: bool,
+    captured_at: datetime | None,
+    idempotency_key: str,
+) -> bytes:
+    """The same request as bytes that can be kept and sent later, unchanged by newer versions."""
+    request = enrol_request(person, samples, permit_requested, captured_at, idempotency_key)
+    return request.SerializeToString(deterministic=True)
+
+
+def enrol_packed(connection: Connection, request: bytes, deadline_s: float) -> Application:
+    """Send what :func:`packed_enrolment` made.
+
+    Raises:
+        SubmissionInvalidError: it is no request.
+    """
+    try:
+        message = enrolment_pb2.EnrolRequest.FromString(request)
+    except DecodeError as error:
+        raise SubmissionInvalidError("the kept bytes are no enrolment request") from error
+    return enrol(connection, message, deadline_s)
+
+
 def _sample(sample: Sample | bytes) -> common_pb2.Sample:
     if isinstance(sample, bytes):
         sample = Sample(sample)
@@ -281,14 +307,20 @@ def _application(message: enrolment_pb2.Application) -> Application:
     )
 
 
-def _reason(call: grpc.Call) -> str:
-    """The ErrorInfo reason of a refusal by anju; empty when gRPC itself or a stranger answered."""
+def _told(call: grpc.Call) -> tuple[str, float]:
+    """What a refusal by anju says: the ErrorInfo's reason, and in how many seconds to try again.
+
+    Empty and 0 when gRPC itself or a stranger answered.
+    """
     try:
         status = rpc_status.from_call(call)
     except ValueError:  # the details contradict the status: not ours
-        return ""
+        return "", 0.0
+    reason, retry_after_s = "", 0.0
     for detail in status.details if status is not None else ():
-        info = ErrorInfo()
+        info, retry = ErrorInfo(), RetryInfo()
         if detail.Is(ErrorInfo.DESCRIPTOR) and detail.Unpack(info) and info.domain == "anju":
-            return str(info.reason)
-    return ""
+            reason = str(info.reason)
+        elif detail.Is(RetryInfo.DESCRIPTOR) and detail.Unpack(retry):
+            retry_after_s = max(0.0, retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
+    return (reason, retry_after_s) if reason else ("", 0.0)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from identity.commands.session import Credentials, connected, instant, new_key, show_table
-from identity.errors import InvalidRequestError
 
-if TYPE_CHECKING:
-    from devices.terminal import Person
-
-app = typer.Typer(no_args_is_help=True, help="Capture terminals: provision, enrol, simulate.")
+app = typer.Typer(no_args_is_help=True, help="Capture terminals: provision, run, enrol, simulate.")
 
 PERSON_HELP = (
     "JSON file with full_name, gender (male, female, other), birth_date, document_number, "
@@ -76,8 +72,9 @@ def enrol(
 ) -> None:
     """Submit one application and print its outcome as JSON."""
     from devices.terminal import TerminalClient
+    from devices.terminal.submission import read_person
 
-    applicant = _person(person)
+    applicant = read_person(person.read_bytes())
     records = [path.read_bytes() for path in samples]
     with TerminalClient(directory) as terminal:
         answer = terminal.enrol(
@@ -94,6 +91,94 @@ def enrol(
         outcome["permit_number"] = answer.permit.permit_number
         outcome["permit_expires_at"] = answer.permit.expires_at.isoformat()
     typer.echo(json.dumps(outcome, ensure_ascii=False, indent=2))
+
+
+@app.command()
+def submit(
+    directory: Annotated[Path, typer.Argument(help="The terminal's credentials.")],
+    person: Annotated[Path, typer.Argument(help=PERSON_HELP)],
+    samples: Annotated[
+        list[Path], typer.Argument(help="ISO/IEC 19794-2:2005 records, one finger each.")
+    ],
+    label: Annotated[
+        str, typer.Option(help="What lists call it, e.g. a ticket number; no name.")
+    ] = "submission",
+    permit: Annotated[bool, typer.Option(help="Ask for a permit as well.")] = True,
+    wait_s: Annotated[
+        float, typer.Option("--wait", min=0, help="How long to try sending it now, in seconds.")
+    ] = 15.0,
+) -> None:
+    """Keep one application on this terminal until the register has it, and try to send it.
+
+    Ends well once it is kept: it is sent now, by `anju terminal run`, or by the next `submit`.
+    The same files and label handed in again are the same application.
+    """
+    from devices.terminal import Outbox
+    from devices.terminal.submission import read_person
+    from identity.terminal_work import entry_line, send_within
+
+    stated = person.read_bytes()
+    applicant = read_person(stated)
+    records = [path.read_bytes() for path in samples]
+    with Outbox(directory) as outbox:
+        # The same files are the same application, also when this command is repeated.
+        key = outbox.queue.key_for(label.encode(), stated, bytes([permit]), *records)
+        outbox.submit(applicant, records, label, permit, idempotency_key=key)
+        typer.echo(entry_line(send_within(outbox, key, wait_s)))
+        for notice in outbox.notices():
+            typer.echo(f"note: {notice}", err=True)
+
+
+@app.command("run")
+def run_terminal(
+    directory: Annotated[Path, typer.Argument(help="The terminal's credentials.")],
+    spool: Annotated[
+        Path | None, typer.Option(help="A folder that capture software drops submissions into.")
+    ] = None,
+    offline_limit: Annotated[
+        int, typer.Option(min=1, help="Days without contact after which nothing is taken.")
+    ] = 7,
+    offline_warning: Annotated[
+        int, typer.Option(min=1, help="Days without contact after which to warn.")
+    ] = 5,
+    max_entries: Annotated[int, typer.Option(min=1, help="Submissions that may wait.")] = 2_000,
+    max_mib: Annotated[int, typer.Option(min=1, help="MiB that may wait.")] = 512,
+) -> None:
+    """Take what capture software drops, keep it, and send it whenever the register is there.
+
+    Renews the certificate before it expires. Runs until SIGTERM or Ctrl-C; may be killed at any
+    time without losing anything.
+    """
+    from identity.terminal_work import run
+
+    run(directory, spool, offline_limit, offline_warning, max_entries, max_mib)
+
+
+@app.command("queue")
+def show_queue(
+    directory: Annotated[Path, typer.Argument(help="The terminal's credentials.")],
+    retry: Annotated[
+        str | None, typer.Option(help="Send the entry with this key once more, as it is.")
+    ] = None,
+    discard: Annotated[
+        str | None, typer.Option(help="Forget the entry with this key, which needs attention.")
+    ] = None,
+) -> None:
+    """What waits on this terminal, what was sent, and what needs attention."""
+    from devices.terminal import Outbox
+    from identity.terminal_work import entry_rows
+
+    with Outbox(directory) as outbox:
+        if retry is not None:
+            outbox.queue.retry(retry)
+        if discard is not None:
+            outbox.queue.discard(discard)
+        show_table(
+            ("key", "label", "since", "state", "outcome or reason"),
+            entry_rows(outbox.queue.entries()),
+        )
+        for notice in outbox.notices():
+            typer.echo(f"note: {notice}", err=True)
 
 
 @app.command()
@@ -157,36 +242,3 @@ def revoke(terminal: str, reason: str, credentials: Credentials) -> None:
             ),
         )
     typer.echo(f"terminal {terminal} is revoked")
-
-
-def _person(path: Path) -> Person:
-    """The applicant of a JSON file. Raises InvalidRequestError naming what is wrong."""
-    from dataclasses import fields
-    from datetime import date
-
-    from devices.terminal import Gender, Person
-
-    try:
-        stated = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequestError("PERSON_INVALID", f"{path} is no JSON file: {error}") from error
-    known = {field.name for field in fields(Person)}
-    required = known - {"ethnicity"}
-    if not isinstance(stated, dict) or not required <= stated.keys() <= known:
-        raise InvalidRequestError(
-            "PERSON_INVALID", f"{path} must have exactly: {', '.join(sorted(required))}"
-        )
-    try:
-        return Person(
-            **{
-                **stated,
-                "gender": Gender[str(stated["gender"]).upper()],
-                "birth_date": date.fromisoformat(stated["birth_date"]),
-                "arrival_date": date.fromisoformat(stated["arrival_date"]),
-            }
-        )
-    except (KeyError, ValueError, TypeError) as error:
-        raise InvalidRequestError(
-            "PERSON_INVALID",
-            f"{path}: gender must be male, female or other, and dates YYYY-MM-DD",
-        ) from error

@@ -249,6 +249,22 @@ def test_waits_double_to_a_bound_and_stop_before_the_deadline() -> None:
     assert now[0] < 20
 
 
+def test_a_reason_that_was_told_outlives_an_attempt_that_ran_out_of_time() -> None:
+    answers = ["", "SEARCH_INCOMPLETE", ""]
+
+    def attempt(timeout_s: float) -> None:
+        raise UnreachableError("UNAVAILABLE", answers.pop(0), "no")
+
+    clock = iter(range(100))
+    policy = RetryPolicy(
+        sleep=lambda s: None, monotonic=lambda: next(clock), uniform=lambda a, b: 0
+    )
+    with pytest.raises(UnreachableError) as caught:
+        retrying(attempt, 6, policy)
+    assert answers == []
+    assert caught.value.reason == "SEARCH_INCOMPLETE"
+
+
 def test_other_errors_are_not_tried_again() -> None:
     calls = []
 

@@ -19,6 +19,17 @@ def test_the_terminal_library_needs_nothing_of_the_service() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
+def test_the_terminals_commands_need_nothing_of_the_service() -> None:
+    script = (
+        f"import sys\nfor name in {FORBIDDEN}: sys.modules[name] = None\n"
+        "import identity.cli, identity.terminal_work"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_domain_needs_no_grpc() -> None:
     script = (
         "import sys\nfor name in ('grpc', 'anju', 'google.protobuf'): sys.modules[name] = None\n"
