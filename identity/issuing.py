@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 from identity.config import PermitConfig
 from identity.errors import StateError
@@ -93,9 +94,12 @@ def _holder(particulars: Particulars, kind: PermitKind) -> Holder:
         "citizen_id": details.document_number,
         "ethnicity": details.ethnicity,
     }
+    carried: dict[str, Any] = {
+        name: value for name, value in optional.items() if name in kind.carries and value
+    }
     return Holder(
         full_name=details.full_name,
         gender=issuance_types.Gender(details.gender),
         birth_date=details.birth_date,
-        **{name: value for name, value in optional.items() if name in kind.carries and value},
+        **carried,
     )

@@ -69,12 +69,13 @@ def printable(text: str, *, replace: bool) -> str:
 def width(text: str, *, bold: bool = False) -> float:
     """Width of `text` at a font size of 1, without kerning: the sum of the advances."""
     return sum(
-        _advance(face, character) for face, piece in runs(text, bold=bold) for character in piece
+        advance(face, character) for face, piece in runs(text, bold=bold) for character in piece
     )
 
 
 @functools.lru_cache(maxsize=16_384)
-def _advance(face: Face, character: str) -> float:
+def advance(face: Face, character: str) -> float:
+    """Advance of one character at a font size of 1."""
     # Cached by character, never by text: a cache of texts would be a list of names.
     return _font(face).getlength(character) / _MEASURE_PX
 
@@ -92,6 +93,7 @@ def sized(face: Face, size_px: float) -> ImageFont.FreeTypeFont:
         raise CardError(f"cannot open the font {face}") from error
 
 
+@functools.lru_cache(maxsize=16_384)
 def _face(character: str, bold: bool) -> Face | None:
     code = ord(character)
     return next((face for face in _ORDER[bold] if code in _coverage(face)), None)

@@ -6,6 +6,7 @@ Runs as `python -m issuance verify permit.png --trust bundle.anju` with the base
 
 from __future__ import annotations
 
+import base64
 import enum
 import io
 import json
@@ -205,6 +206,11 @@ def to_dict(verdict: Verdict) -> dict[str, object]:
         "message_en": verdict.message_en,
         "message_zh": verdict.message_zh,
         "shown": dict(verdict.shown),
+        "photo": verdict.photo
+        and {
+            "media_type": verdict.photo.media_type,
+            "base64": base64.b64encode(verdict.photo.data).decode(),
+        },
         "warnings": list(verdict.warnings),
         "trust": age
         and {

@@ -14,20 +14,24 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
-from issuance import cbor, permit_number
+from issuance import cbor, permit_number, photo
 from issuance.errors import DecodeError, ProfileError
-from issuance.profile import DEPARTMENTS, OPTIONAL_FIELDS, PermitKind, Profile
-from issuance.types import Gender, Holder, Permit, Reason, Stage, StatusRef
+from issuance.profile import DEPARTMENTS, OPTIONAL_FIELDS, PHOTO, PermitKind, Profile
+from issuance.types import Gender, Holder, Permit, Photo, Reason, Stage, StatusRef
 
 # CWT claims (RFC 8392 section 3.1; 65535 is `status`, IETF Token Status List).
 ISS, SUB, EXP, NBF, IAT, CLAIM_169, STATUS = 1, 2, 4, 5, 6, 169, 65535
 # Claim 169 attributes.
 ID, VERSION, LANGUAGE, FULL_NAME, BIRTH_DATE, GENDER, ADDRESS = 1, 2, 3, 4, 8, 9, 10
-SECONDARY_NAME, SECONDARY_LANGUAGE, LOCATION = 19, 20, 21
+SECONDARY_NAME, SECONDARY_LANGUAGE, LOCATION, FACE = 19, 20, 21, 62
+# Inside an entry of attribute 62: the bytes, 0 for an image, and which kind of image.
+_DATA, _FORMAT, _SUB_FORMAT, _IMAGE = 0, 1, 2, 0
 # Ours, from the range left to closed ecosystems (24-49).
 KIND, AUTHORITY, ETHNICITY, HOUSEHOLD_DIVISION, HOUSEHOLD_ADDRESS, CITIZEN_ID, USES = range(24, 31)
 
 PROFILE_VERSION: Final = "1"
+# With a long address, what still fits the back of a card (version 27 at level M).
+MAX_PHOTO_BYTES: Final = 640
 _OPTIONAL_KEYS: Final[Mapping[str, int]] = {
     "latin_name": SECONDARY_NAME,
     "ethnicity": ETHNICITY,
@@ -78,8 +82,10 @@ def encode(permit: Permit, profile: Profile) -> bytes:
         KIND: kind.code,
         AUTHORITY: permit.authority,
     }
-    for name in kind.carries:
+    for name in kind.carries - {PHOTO}:
         attributes[_OPTIONAL_KEYS[name]] = getattr(holder, name)
+    if PHOTO in kind.carries and holder.photo is not None:
+        attributes[FACE] = [{_DATA: holder.photo.data, _FORMAT: _IMAGE, _SUB_FORMAT: photo.WEBP}]
     if "latin_name" in kind.carries:
         attributes[SECONDARY_LANGUAGE] = "zho-Latn"
     if permit.uses:
@@ -124,6 +130,11 @@ def check(permit: Permit, profile: Profile, kind: PermitKind) -> None:
 
 def _check_holder(permit: Permit, kind: PermitKind, today: date) -> None:
     holder = permit.holder
+    if PHOTO in kind.carries and holder.photo is not None:
+        if holder.photo.media_type != photo.MEDIA_TYPES[photo.WEBP]:
+            raise ProfileError("the photograph is no WebP picture; see issuance.photo.make")
+        if len(holder.photo.data) > MAX_PHOTO_BYTES:
+            raise ProfileError(f"the photograph is larger than {MAX_PHOTO_BYTES} bytes")
     if not date(1850, 1, 1) <= holder.birth_date <= today:
         raise ProfileError("date of birth must lie between 1850 and the day of issue")
     for name in ("full_name", *(name for name in OPTIONAL_FIELDS if name in kind.carries)):
@@ -320,8 +331,24 @@ def _holder(attributes: Mapping[int, Any]) -> Holder:
         full_name=_required_text(attributes, FULL_NAME),
         gender=gender_from(attributes.get(GENDER)),
         birth_date=birth_date_from(attributes.get(BIRTH_DATE)),
+        photo=photo_from(attributes.get(FACE)),
         **optional,
     )
+
+
+def photo_from(value: object) -> Photo | None:
+    """The photograph in attribute 62: in a list as specified, or as the bare map of its example.
+
+    None for anything that is not shown: a template, another kind of image, more than
+    `photo.MAX_BYTES`. A permit stands with or without its picture.
+    """
+    match value[0] if isinstance(value, list) and value else value:
+        case {0: bytes(data), **rest} if 0 < len(data) <= photo.MAX_BYTES:
+            kind = rest.get(_SUB_FORMAT)
+            if rest.get(_FORMAT, _IMAGE) == _IMAGE and isinstance(kind, int):
+                media_type = photo.MEDIA_TYPES.get(kind)
+                return Photo(media_type, data) if media_type else None
+    return None
 
 
 def _uses(value: Any) -> tuple[str, ...]:

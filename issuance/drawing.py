@@ -1,15 +1,20 @@
 """A drawing in millimetres, and two pens for it: Pillow for pictures, reportlab for PDF.
 
-A card is laid out once, as a list of marks. Both pens read the same list, so the PDF that is
-printed and the picture that is read back cannot differ in anything but resolution. The origin is
-the upper left corner, y grows downwards, and text stands on its baseline.
+A card is laid out once, as a list of marks. All pens (`drawing_svg` is the third) read the same
+list, so the PDF that is printed and the picture that is read back cannot differ in anything but
+resolution. The origin is the upper left corner, y grows downwards, and text stands on its baseline.
+
+What all cards of a kind share is a page's `ground`: drawn once, kept, and put under every card.
 """
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from PIL import Image, ImageDraw
@@ -23,6 +28,7 @@ _POINTS_PER_MM: Final = 72 / MM_PER_INCH
 # Below this resolution everything is drawn twice as large and reduced, which smooths edges that
 # would show as steps.
 _SMOOTH_BELOW_DPI: Final = 500
+_DARK_RUN: Final = re.compile(rb"\x01+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,37 +94,123 @@ class Code:
     color: Color
 
 
-Mark = Box | Polygon | Stroke | Label | Code
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A grey picture, filling a rectangle.
+
+    Attributes:
+        pixels: rows from the top, a byte each; columns * rows of them.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+    columns: int
+    rows: int
+    pixels: bytes
+
+    def image(self) -> Image.Image:
+        return Image.frombytes("L", (self.columns, self.rows), self.pixels)
+
+
+Mark = Box | Polygon | Stroke | Label | Code | Picture
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One side of a card, in mm."""
+    """One side of a card, in mm.
+
+    Attributes:
+        ground: marks below, the same on many pages; nothing personal.
+        marks: above them.
+    """
 
     width: float
     height: float
+    ground: tuple[Mark, ...]
     marks: tuple[Mark, ...]
+
+    def codes(self) -> list[Code]:
+        return [mark for mark in self.marks if isinstance(mark, Code)]
+
+
+def moved(mark: Mark, right: float, down: float) -> Mark:
+    """The mark elsewhere, by so many mm."""
+    if isinstance(mark, Polygon | Stroke):
+        return replace(mark, points=tuple((x + right, y + down) for x, y in mark.points))
+    return replace(mark, x=mark.x + right, y=mark.y + down)
 
 
 def raster(page: Page, dpi: int) -> Image.Image:
     """The page as RGB picture."""
     scale = dpi / MM_PER_INCH
-    size = round(page.width * scale), round(page.height * scale)
     factor = 2 if dpi < _SMOOTH_BELOW_DPI else 1
-    image = Image.new("RGB", (size[0] * factor, size[1] * factor), "white")
+    image = _raster_ground(page.ground, page.width, page.height, dpi * factor).copy()
     pen = ImageDraw.Draw(image)
     for mark in page.marks:
         if not isinstance(mark, Code):
             _raster_mark(pen, mark, scale * factor)
-    image = image.reduce(factor) if factor > 1 else image
+    if factor > 1:
+        width, height = _size(page.width, page.height, dpi)
+        image = image.reduce(factor).crop((0, 0, width, height))
     # Symbols last and at the final resolution: every module keeps sharp edges.
-    for mark in page.marks:
-        if isinstance(mark, Code):
-            _raster_code(image, mark, scale)
+    for code in page.codes():
+        _raster_code(image, code, scale)
     return image
 
 
-def _raster_mark(pen: ImageDraw.ImageDraw, mark: Box | Polygon | Stroke | Label, k: float) -> None:
+def raster_around(page: Page, code: Code, dpi: int, margin: float) -> Image.Image:
+    """What a reader sees of a symbol: it, and whatever is drawn within `margin` mm of it.
+
+    Much faster than `raster`, because texts elsewhere are left out.
+    """
+    scale = dpi / MM_PER_INCH
+    # On whole pixels, so that modules fall where they do on the whole page.
+    x0, y0 = round((code.x - margin) * scale), round((code.y - margin) * scale)
+    side = round((code.side + 2 * margin) * scale)
+    ground = _raster_ground(page.ground, page.width, page.height, dpi)
+    image = ground.crop((x0, y0, x0 + side, y0 + side))
+    pen = ImageDraw.Draw(image)
+    for mark in page.marks:
+        if isinstance(mark, Code):
+            continue
+        left, top, right, bottom = (edge * scale for edge in _bounds(mark))
+        if left < x0 + side and right > x0 and top < y0 + side and bottom > y0:
+            _raster_mark(pen, moved(mark, -x0 / scale, -y0 / scale), scale)
+    _raster_code(image, replace(code, x=code.x - x0 / scale, y=code.y - y0 / scale), scale)
+    return image
+
+
+def _size(width: float, height: float, dpi: int) -> tuple[int, int]:
+    return round(width * dpi / MM_PER_INCH), round(height * dpi / MM_PER_INCH)
+
+
+@functools.lru_cache(maxsize=8)
+def _raster_ground(ground: tuple[Mark, ...], width: float, height: float, dpi: int) -> Image.Image:
+    image = Image.new("RGB", _size(width, height, dpi), "white")
+    pen = ImageDraw.Draw(image)
+    for mark in ground:
+        _raster_mark(pen, mark, dpi / MM_PER_INCH)
+    return image
+
+
+def _bounds(mark: Mark) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a mark; of a text generously."""
+    match mark:
+        case Box(x, y, width, height) | Picture(x, y, width, height):
+            return x, y, x + width, y + height
+        case Code(x, y, side):
+            return x, y, x + side, y + side
+        case Label(x, y, size, text):
+            width = card_fonts.width(text, bold=mark.bold) * size + mark.spacing * len(text)
+            return x, y - 1.2 * size, x + width, y + 0.4 * size
+        case Polygon(points) | Stroke(points):
+            xs, ys = [x for x, _ in points], [y for _, y in points]
+            return min(xs), min(ys), max(xs), max(ys)
+
+
+def _raster_mark(pen: ImageDraw.ImageDraw, mark: Mark, k: float) -> None:
     match mark:
         case Box(x, y, width, height, color, radius):
             corners = (x * k, y * k, (x + width) * k - 1, (y + height) * k - 1)
@@ -130,6 +222,12 @@ def _raster_mark(pen: ImageDraw.ImageDraw, mark: Box | Polygon | Stroke | Label,
             pen.line(line, fill=color.rgb(), width=max(1, round(width * k)), joint="curve")
         case Label():
             _raster_label(pen, mark, k)
+        case Picture(x, y, width, height):
+            size = max(1, round(width * k)), max(1, round(height * k))
+            enlarged = mark.image().resize(size, Image.Resampling.BICUBIC)
+            pen._image.paste(enlarged, (round(x * k), round(y * k)))
+        case Code():
+            raise CardError("a symbol is drawn at the final resolution, never as part of a ground")
 
 
 def _raster_label(pen: ImageDraw.ImageDraw, label: Label, k: float) -> None:
@@ -154,37 +252,76 @@ def _raster_code(image: Image.Image, code: Code, scale: float) -> None:
     image.paste(code.color.rgb(), (round(code.x * scale), round(code.y * scale)), mask)
 
 
-def pdf(pages: Sequence[Page], *, title: str, author: str) -> bytes:
-    """The pages as PDF with embedded fonts; equal pages give equal bytes.
+class PdfWriter:
+    """Pages into one PDF with embedded fonts; equal pages give equal bytes.
 
-    Raises `CardError` if reportlab is not installed (extra `service`).
+    Grounds are stored once. Raises `CardError` if reportlab is not installed (extra `service`).
     """
-    try:
-        from reportlab.pdfbase import pdfmetrics
-        from reportlab.pdfbase.ttfonts import TTFont
-        from reportlab.pdfgen.canvas import Canvas
-    except ImportError as error:
-        raise CardError("PDF cards need reportlab: install anju[service]") from error
-    for face in card_fonts.Face:
-        if face.value not in pdfmetrics.getRegisteredFontNames():
-            pdfmetrics.registerFont(TTFont(face.value, card_fonts.path(face)))
-    buffer = io.BytesIO()
-    canvas = Canvas(buffer, invariant=True, pageCompression=1, lang="zh-CN")
-    canvas.setTitle(title)
-    canvas.setAuthor(author)
-    for page in pages:
+
+    def __init__(self, *, title: str, author: str) -> None:
+        try:
+            from reportlab import rl_config
+            from reportlab.pdfgen.canvas import Canvas
+        except ImportError as error:
+            raise CardError("PDF cards need reportlab: install anju[service]") from error
+        # Text encodings of compressed streams are a relic of seven-bit mail, and slow.
+        rl_config.useA85 = 0
+        _register_fonts()
+        self._buffer = io.BytesIO()
+        self._canvas = Canvas(self._buffer, invariant=True, pageCompression=1, lang="zh-CN")
+        self._canvas.setTitle(title)
+        self._canvas.setAuthor(author)
+        self._grounds: dict[tuple[Mark, ...], str] = {}
+
+    def add(self, page: Page) -> None:
+        canvas = self._canvas
         canvas.setPageSize((page.width * _POINTS_PER_MM, page.height * _POINTS_PER_MM))
+        name = self._ground(page)
         canvas.scale(_POINTS_PER_MM, _POINTS_PER_MM)
+        canvas.doForm(name)
         for mark in page.marks:
             _pdf_mark(canvas, mark, page.height)
         canvas.showPage()
-    canvas.save()
-    return buffer.getvalue()
+
+    def finish(self) -> bytes:
+        self._canvas.save()
+        return self._buffer.getvalue()
+
+    def _ground(self, page: Page) -> str:
+        if page.ground not in self._grounds:
+            name = self._grounds[page.ground] = f"ground{len(self._grounds)}"
+            self._canvas.beginForm(name, 0, 0, page.width, page.height)
+            for mark in page.ground:
+                _pdf_mark(self._canvas, mark, page.height)
+            self._canvas.endForm()
+        return self._grounds[page.ground]
+
+
+def pdf(pages: Iterable[Page], *, title: str, author: str) -> bytes:
+    """The pages as PDF, see `PdfWriter`."""
+    writer = PdfWriter(title=title, author=author)
+    for page in pages:
+        writer.add(page)
+    return writer.finish()
+
+
+_fonts_lock = threading.Lock()
+
+
+def _register_fonts() -> None:
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.ttfonts import TTFont
+
+    with _fonts_lock:
+        for face in card_fonts.Face:
+            if face.value not in pdfmetrics.getRegisteredFontNames():
+                pdfmetrics.registerFont(TTFont(face.value, card_fonts.path(face)))
 
 
 def _pdf_mark(canvas: Any, mark: Mark, height: float) -> None:
     """Draw one mark; reportlab's y grows upwards from the lower edge."""
-    canvas.setFillColorRGB(*(part / 255 for part in mark.color.rgb()))
+    if not isinstance(mark, Picture):
+        canvas.setFillColorRGB(*(part / 255 for part in mark.color.rgb()))
     match mark:
         case Box(x, y, width, box_height, _, radius):
             bottom = height - y - box_height
@@ -211,6 +348,11 @@ def _pdf_mark(canvas: Any, mark: Mark, height: float) -> None:
             _pdf_label(canvas, mark, height)
         case Code():
             _pdf_code(canvas, mark, height)
+        case Picture(x, y, width, picture_height):
+            from reportlab.lib.utils import ImageReader
+
+            bottom = height - y - picture_height
+            canvas.drawImage(ImageReader(mark.image()), x, bottom, width, picture_height)
 
 
 def _pdf_label(canvas: Any, label: Label, height: float) -> None:
@@ -225,15 +367,18 @@ def _pdf_label(canvas: Any, label: Label, height: float) -> None:
 def _pdf_code(canvas: Any, code: Code, height: float) -> None:
     """All dark runs as one path: painted at once, no hairlines show between the modules."""
     module = code.side / code.symbol.size
-    path = canvas.beginPath()
-    for row, cells in enumerate(code.symbol.rows()):
-        column = 0
-        while column < len(cells):
-            length = 1
-            while column + length < len(cells) and cells[column + length] == cells[column]:
-                length += 1
-            if cells[column]:
-                x, y = code.x + column * module, height - code.y - (row + 1) * module
-                path.rect(x, y, length * module, module)
-            column += length
-    canvas.drawPath(path, stroke=0, fill=1)
+    # In modules, y downwards: whole numbers, written without reportlab's formatting.
+    runs = [f"{x} {y} {length} 1 re" for x, y, length in dark_runs(code.symbol)]
+    canvas.saveState()
+    canvas.transform(module, 0, 0, -module, code.x, height - code.y)
+    canvas.addLiteral("\n".join([*runs, "f"]))
+    canvas.restoreState()
+
+
+def dark_runs(symbol: Symbol) -> list[tuple[int, int, int]]:
+    """(column, row, length) of every run of dark modules."""
+    return [
+        (found.start(), y, found.end() - found.start())
+        for y, cells in enumerate(symbol.rows())
+        for found in _DARK_RUN.finditer(cells)
+    ]

@@ -71,6 +71,10 @@ class SourceError(IssuanceError):
     """A file to verify cannot be opened, or is of no kind that is known."""
 
 
+class PhotoError(IssuanceError):
+    """A portrait cannot be used: take or crop it anew."""
+
+
 class CardError(IssuanceError):
     """A permit card cannot be drawn, or does not read back as what was drawn."""
 

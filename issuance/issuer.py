@@ -17,12 +17,21 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from issuance import codec, envelope, key_office, permit_number, profile, signing, status_list
+from issuance import (
+    codec,
+    envelope,
+    key_office,
+    permit_number,
+    photo,
+    profile,
+    signing,
+    status_list,
+)
 from issuance.delta import Delta
 from issuance.errors import IssuanceError, KeyUseError, ProfileError
 from issuance.journal import Journal
@@ -166,6 +175,7 @@ class Issuer:
         authority: str | None = None,
         uses: tuple[str, ...] = (),
         reservation: Reservation | None = None,
+        portrait: bytes | None = None,
     ) -> IssuedPermit:
         """Sign a permit.
 
@@ -175,8 +185,10 @@ class Issuer:
             authority: name of the issuing authority; the profile's if left out.
             uses: departments it may be shown to; empty means any.
             reservation: from `reserve`, of the same kind; made here if left out.
+            portrait: PNG or JPEG that the photograph is made of, if the kind carries one.
 
         Raises:
+            PhotoError: the portrait cannot be used; nothing is signed.
             ProfileError: the permit is not one the profile allows; nothing is signed, and the
                 reservation can be used again.
             KeyUseError: no permit key is in its signing period; run `ensure_keys`.
@@ -186,6 +198,8 @@ class Issuer:
         begin, end = self._period(issued_at, valid_from, validity_days)
         key = self._signing_key(issued_at)
         signer = self._keys.signer(key.kid, KeyUse.PERMIT)
+        if portrait is not None and profile.PHOTO in self._rules.kind(kind).carries:
+            holder = replace(holder, photo=photo.make(portrait))
 
         def permit_under(reserved: Reservation) -> Permit:
             return Permit(

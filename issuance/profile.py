@@ -33,6 +33,9 @@ OPTIONAL_FIELDS: Final = (
     "household_address",
     "citizen_id",
 )
+# Carried like these where a kind says so, if the holder has one: not every station has a camera.
+# Whoever checks a permit that has one is shown it: comparing faces is what it is for.
+PHOTO: Final = "photo"
 # Everything a verdict can show, in display order.
 SHOWABLE_FIELDS: Final = (
     "full_name",
@@ -97,7 +100,8 @@ class PermitKind:
         code: what claim 169 key 24 holds.
         prefix: first letter of its permit numbers, A to Z.
         max_validity_days: at most 365.
-        carries: optional `Holder` fields that are encoded and printed; must be given at issue.
+        carries: optional `Holder` fields that are encoded and printed. They must be given at issue,
+            but for `PHOTO`, which may.
     """
 
     token: str
@@ -118,7 +122,7 @@ class PermitKind:
             )
         if len(self.prefix) != 1 or not ("A" <= self.prefix <= "Z"):
             raise ProfileError(f"prefix of {self.token} is {self.prefix!r}, not a letter A to Z")
-        if unknown := self.carries - set(OPTIONAL_FIELDS):
+        if unknown := self.carries - {*OPTIONAL_FIELDS, PHOTO}:
             raise ProfileError(f"{self.token} carries unknown fields: {sorted(unknown)}")
 
 

@@ -42,6 +42,22 @@ class StatusRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Photo:
+    """A photograph as it is in a symbol.
+
+    Attributes:
+        media_type: "image/webp" as issued here; "image/png" and "image/jpeg" are read too.
+    """
+
+    media_type: str
+    data: bytes
+
+    def __repr__(self) -> str:
+        # A face is personal data: tracebacks and logs must not have it.
+        return f"Photo({self.media_type}, {len(self.data)} bytes)"
+
+
+@dataclass(frozen=True, slots=True)
 class Holder:
     """The person a permit is issued to.
 
@@ -58,6 +74,7 @@ class Holder:
         citizen_id: the citizen ID number (GB 11643).
         ethnicity: as the permit decree names it.
         latin_name: the name in pinyin.
+        photo: see `issuance.photo`.
     """
 
     full_name: str
@@ -70,6 +87,7 @@ class Holder:
     citizen_id: str | None = None
     ethnicity: str | None = None
     latin_name: str | None = None
+    photo: Photo | None = None
 
     def __repr__(self) -> str:
         # Values of this type end up in tracebacks and logs; personal data must not.
@@ -217,6 +235,7 @@ class Verdict:
         stage: the step that refused it; None for a valid permit.
         message_en, message_zh: one sentence for the person at the counter.
         shown: what the checker may see, field name to text, in display order. Empty when refused.
+        photo: the holder's face, to compare; None when refused, or where the permit has none.
         trust: age of the trust bundle; None if the verifier's clock is wrong.
         warnings: stable tokens, e.g. "TRUST_STALE".
     """
@@ -228,6 +247,7 @@ class Verdict:
     shown: Mapping[str, str] = field(default_factory=dict)
     trust: TrustAge | None = None
     warnings: tuple[str, ...] = ()
+    photo: Photo | None = None
 
     @property
     def valid(self) -> bool:

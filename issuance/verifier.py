@@ -28,6 +28,7 @@ from issuance.types import (
     Gender,
     Permit,
     PermitStatus,
+    Photo,
     Reason,
     Stage,
     TrustAge,
@@ -94,6 +95,7 @@ def verify(
         trust.age(now),
         {"until": shown["valid_until"]},
         {name: shown[name] for name in fields if name in shown},
+        permit.holder.photo,
     )
 
 
@@ -206,6 +208,7 @@ def _verdict(
     age: TrustAge | None,
     values: Mapping[str, str],
     shown: Mapping[str, str] | None = None,
+    photo: Photo | None = None,
 ) -> Verdict:
     english, chinese = sentences(reason, **values)
     stale = age is not None and age.freshness is Freshness.STALE
@@ -217,4 +220,5 @@ def _verdict(
         shown=shown or {},
         trust=age,
         warnings=(TRUST_STALE,) if stale else (),
+        photo=photo,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
@@ -10,6 +11,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from PIL import Image, ImageDraw
 
 from issuance.keys import KeyInfo, KeyUse
 from issuance.profile import Profile
@@ -103,3 +105,20 @@ class SeededSigner:
         scheme = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
         r, s = decode_dss_signature(self.key.sign(message, scheme))
         return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+
+def portrait(
+    width: int = 358, height: int = 441, *, format: str = "JPEG", hair: int = 40, **options: Any
+) -> bytes:
+    """A drawn face as GA 461 asks for it: upright, light ground, head in the upper half."""
+    image = Image.new("RGB", (358, 441), (235, 236, 240))
+    pen = ImageDraw.Draw(image)
+    pen.ellipse((60, 280, 300, 620), fill=(60, 70, 90))
+    pen.ellipse((110, 50, 250, 250), fill=(225, 190, 165))
+    pen.pieslice((100, 30, 260, 220), 180, 360, fill=(hair, hair - 5, hair - 5))
+    for eye in (145, 195):
+        pen.ellipse((eye, 140, eye + 20, 152), fill=(20, 20, 20))
+    pen.arc((150, 180, 210, 215), 20, 160, fill=(150, 60, 60), width=5)
+    buffer = io.BytesIO()
+    image.resize((width, height)).save(buffer, format, **options)
+    return buffer.getvalue()

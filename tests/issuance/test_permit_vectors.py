@@ -40,6 +40,8 @@ def test_vector_gets_its_verdict_at_its_stage(name: str) -> None:
         verdict = verify(data, trust, now, purpose=vector["purpose"])
         assert {"reason": verdict.reason, "stage": verdict.stage} == vector["expected"]
         assert bool(verdict.shown) is verdict.valid
+        digest = verdict.photo and hashlib.sha256(verdict.photo.data).hexdigest()
+        assert digest == vector.get("photo_sha256")
         assert verdict.message_en
         assert verdict.message_zh
         assert "{" not in verdict.message_en + verdict.message_zh

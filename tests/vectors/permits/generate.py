@@ -7,6 +7,7 @@ nothing depends on the clock, so writing them again changes nothing.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import tempfile
@@ -52,6 +53,12 @@ HOLDER: Final = Holder(
     residence_address="示例街道和平路 100 号 3 幢 2 单元 501 室",
     residence_division="320505",
     household_division="341225",
+)
+# 48 x 60 grey pixels, WebP: an oval on a light ground. As made by one version of libwebp.
+PHOTO: Final = bytes.fromhex(
+    "524946466c0000005745425056503820600000007005009d012a30003c003f1d7ab153ad2824a2b7e801a023"
+    "89690000ac6e7087ee366e3c63dbb9225d2dbb3c49fad4bd3a956e0000feecdaf27d08d458d3d02e3049c846"
+    "03ec31a774473b5fe0176545cfe9791aae0e9feeea7f0895b5680000"
 )
 REVOKED, SUSPENDED, RESERVED = 700, 701, 702
 ENTRIES: Final = 1024
@@ -254,6 +261,21 @@ def vectors(city: City) -> dict[str, dict[str, Any]]:
         "begins four minutes from now: clocks differ",
         cose(city, claims(city, not_before=CHECK + timedelta(minutes=4))),
     )
+
+    # Photographs: shown where they are understood, and never a reason to refuse.
+    def with_photo(name: str, why: str, face: Any, photo: bytes | None) -> None:
+        digest = photo and hashlib.sha256(photo).hexdigest()
+        data = cose(city, changed(good, 169, 62, to=face))
+        valid(name, why, data, photo_sha256=digest)
+
+    with_photo("valid-photo", "a photograph", [{0: PHOTO, 1: 0, 2: 4}], PHOTO)
+    with_photo("valid-photo-bare", "as in the specification's example", {0: PHOTO, 2: 4}, PHOTO)
+    with_photo("valid-photo-first", "two: the first", [{0: PHOTO, 1: 0, 2: 4}, {0: b"x"}], PHOTO)
+    with_photo("valid-photo-avif", "of a kind that is not shown", [{0: PHOTO, 1: 0, 2: 3}], None)
+    with_photo("valid-photo-template", "a face template", [{0: PHOTO, 1: 1, 2: 0}], None)
+    with_photo("valid-photo-huge", "of 2049 bytes", [{0: bytes(2049), 1: 0, 2: 4}], None)
+    with_photo("valid-photo-text", "text in its place", "photo", None)
+    with_photo("valid-photo-empty", "no photograph in the list", [], None)
 
     # Read.
     add("read-empty", "nothing", "", "NOT_A_PERMIT", "read")
