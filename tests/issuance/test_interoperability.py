@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +91,66 @@ def test_pycose_verifies_our_permit(algorithm: Algorithm) -> None:
         message.key = EC2Key(crv="P_256", x=raw[1:33], y=raw[33:], optional_params={"ALG": Es256})
     assert message.verify_signature()
     assert message.payload == codec.encode(generate.permit(CITY), generate.RULES)
+
+
+NODE = Path(__file__).with_name("node")
+
+
+@pytest.fixture(scope="module")
+def auth0() -> Callable[[list[tuple[str, KeyInfo]]], list[dict[str, Any]]]:
+    """Reads (text, key) pairs with @auth0/cose on Node, in one process."""
+    problem = None
+    if shutil.which("npm") is None:
+        problem = "npm is not installed"
+    elif not (NODE / "node_modules" / "@auth0").is_dir():
+        install = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
+        if subprocess.run(install, cwd=NODE, check=False, timeout=120).returncode:
+            problem = "@auth0/cose cannot be installed here"
+    if problem is not None:
+        if os.environ.get("CI"):
+            pytest.fail(problem)
+        pytest.skip(problem)
+
+    def run(pairs: list[tuple[str, KeyInfo]]) -> list[dict[str, Any]]:
+        lines = [json.dumps({"text": text, "key": key.public_der.hex()}) for text, key in pairs]
+        done = subprocess.run(
+            ["node", "read.mjs"],
+            cwd=NODE,
+            input="\n".join(lines),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return run
+
+
+def test_auth0_cose_on_node_verifies_our_permits(
+    auth0: Callable[[list[tuple[str, KeyInfo]]], list[dict[str, Any]]],
+) -> None:
+    keys = {Algorithm.EDDSA: CITY.ed25519, Algorithm.ES256: CITY.es256}
+    with_photo = {**CLAIMS, 169: {**CLAIMS[169], 62: [{0: generate.PHOTO, 1: 0, 2: 4}]}}
+    texts = [
+        (generate.text(generate.cose(CITY, claims, info)), info)
+        for claims in (CLAIMS, with_photo)
+        for info in keys.values()
+    ]
+    altered = generate.cose(CITY, CLAIMS, alter=generate.flip(2, 40))
+    swapped = (texts[0][0], CITY.stolen)
+    answers = auth0([*texts, (generate.text(altered), CITY.ed25519), swapped])
+    for number, answer in enumerate(answers[:4]):
+        assert answer == {
+            "verified": True,
+            "issuer": generate.RULES.issuer,
+            "expires": CLAIMS[4],
+            "name": "张示例",
+            "born": "19900517",
+            "gender": 1,
+            "photo": generate.PHOTO.hex() if number >= 2 else None,
+        }
+    assert [answer["verified"] for answer in answers[4:]] == [False, False]
 
 
 def read(text: str) -> tuple[signing.Sign1, codec.Claims]:

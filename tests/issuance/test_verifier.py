@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import tracemalloc
 import zlib
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -28,7 +29,8 @@ from tests.vectors.permits import generate
 CITY = generate.City()
 TRUST = TrustStore.load(CITY.bundle)
 NOW = generate.CHECK
-GOOD = generate.cose(CITY, generate.claims(CITY))
+CLAIMS = generate.claims(CITY)
+GOOD = generate.cose(CITY, CLAIMS)
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ $%*+-./:"
 
 
@@ -72,6 +74,84 @@ def test_any_signed_claims_get_a_refusal(value: object) -> None:
     verdict = verify(generate.text(generate.cose(CITY, cbor.encode(value))), TRUST, NOW)
     assert verdict.stage is Stage.CLAIMS
     assert verdict.reason is not Reason.INTERNAL
+
+
+anything = st.recursive(
+    st.one_of(
+        st.integers(-(2**64), 2**64 - 1),
+        st.text(max_size=8),
+        st.binary(max_size=8),
+        st.none(),
+        st.booleans(),
+        st.builds(cbor.Tagged, st.integers(0, 2**32), st.integers()),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.one_of(st.integers(-4, 70), st.text(max_size=3)), inner, max_size=3),
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=400)
+@given(st.sampled_from(sorted(CLAIMS)), st.sampled_from([None, *sorted(CLAIMS[169]), 62]), anything)
+def test_any_value_in_any_claim_of_a_known_signer_gets_a_verdict(
+    claim: int, attribute: int | None, value: object
+) -> None:
+    """A permit is one wrong field away from a good one: the worst that a signer's bug can do."""
+    changed = dict(CLAIMS)
+    if attribute is None:
+        changed[claim] = value
+    else:
+        changed[169] = {**changed[169], attribute: value}
+    verdict = verify(generate.text(generate.cose(CITY, changed)), TRUST, NOW)
+    assert verdict.reason is not Reason.INTERNAL
+    assert verdict.stage in (None, Stage.CLAIMS, Stage.TIME, Stage.STATUS)
+
+
+@settings(max_examples=400)
+@given(
+    st.dictionaries(st.one_of(st.integers(-3, 40), st.text(max_size=2)), anything, max_size=4),
+    st.dictionaries(st.one_of(st.integers(-3, 40), st.text(max_size=2)), anything, max_size=3),
+    st.booleans(),
+)
+def test_any_headers_get_a_verdict(
+    protected: dict[object, object], unprotected: dict[object, object], keep: bool
+) -> None:
+    honest = {1: -8, 4: bytes.fromhex(CITY.ed25519.kid)} if keep else {}
+    message = generate.cose(
+        CITY, CLAIMS, protected={**protected, **honest}, unprotected=unprotected
+    )
+    verdict = verify(generate.text(message), TRUST, NOW)
+    assert verdict.reason is not Reason.INTERNAL
+    # Valid only if both the algorithm and the key are those that signed.
+    assert not verdict.valid or keep or protected.get(1) == -8
+
+
+def test_every_vector_is_judged_within_fifty_milliseconds() -> None:
+    made = generate.vectors(CITY)
+    texts = [vector["text"] for vector in made.values()]
+    texts += ["A" * 4_296, ":" * 4_296, generate.text(b"\xa1" * 2_000), "\U0001f600" * 4_296]
+    for text in texts:
+        fastest = min(_timed(text) for _ in range(3))
+        assert fastest < 0.05, text[:40]
+
+
+def _timed(text: str) -> float:
+    begin = time.process_time()
+    verify(text, TRUST, NOW)
+    return time.process_time() - begin
+
+
+def test_memory_is_bounded_for_bombs() -> None:
+    bomb = base45.encode(zlib.compress(bytes(2_800_000), 9))
+    nested = generate.text(b"\x84" * 5_000)
+    tracemalloc.start()
+    for text in (bomb, nested, "A" * 4_296):
+        verify(text, TRUST, NOW)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000
 
 
 def test_work_is_bounded_for_the_worst_inputs() -> None:
