@@ -80,7 +80,7 @@ function photoOf(verdict) {
   if (photoUrl !== null) URL.revokeObjectURL(photoUrl);
   photoUrl = null;
   if (!verdict.photo) return null;
-  photoUrl = URL.createObjectURL(new Blob([verdict.photo.data], { type: verdict.photo.type }));
+  photoUrl = URL.createObjectURL(new Blob([verdict.photo.data], { type: verdict.photo.mediaType }));
   return h("img", { class: "photo", src: photoUrl, alt: word("photo") });
 }
 

@@ -19,6 +19,10 @@ const GENDER = 9;
 const KIND = 24;
 const AUTHORITY = 25;
 const USES = 30;
+const FACE = 62;
+// photo.py: no photograph in a symbol is larger, and only these kinds of image are shown.
+const MAX_PHOTO_BYTES = 2048;
+const MEDIA_TYPES = { 0: "image/png", 1: "image/jpeg", 4: "image/webp" };
 const OPTIONAL_KEYS = {
   latin_name: 19,
   ethnicity: 26,
@@ -136,7 +140,23 @@ function holderOf(attributes) {
   holder.full_name = requiredText(attributes, FULL_NAME);
   holder.gender = genderOf(attributes.get(GENDER));
   holder.birth_date = birthDateOf(attributes.get(BIRTH_DATE));
+  holder.photo = photoOf(attributes.get(FACE));
   return holder;
+}
+
+/**
+ * The photograph in attribute 62: in a list as specified, or as the bare map of its example.
+ *
+ * Null for anything that is not shown; a permit stands with or without its picture.
+ */
+function photoOf(value) {
+  const entry = Array.isArray(value) && value.length ? value[0] : value;
+  const data = entry instanceof Map ? entry.get(0) : undefined;
+  if (!(data instanceof Uint8Array) || data.length < 1 || data.length > MAX_PHOTO_BYTES) return null;
+  const format = entry.has(1) ? entry.get(1) : 0;
+  const isImage = (asInteger(format) ?? format?.value) === 0;
+  const mediaType = MEDIA_TYPES[asInteger(entry.get(2))];
+  return isImage && mediaType ? { mediaType, data } : null;
 }
 
 function genderOf(value) {

@@ -28,7 +28,10 @@ export async function verify(text, trust, now, purpose = GENERAL) {
     const permit = await check(text, trust, now, purpose);
     const all = textsOf(permit, trust.rules);
     const shown = fields.filter((name) => all[name]).map((name) => [name, all[name]]);
-    return verdict("VALID", null, trust.age(now), { until: all.valid_until }, Object.fromEntries(shown));
+    return {
+      ...verdict("VALID", null, trust.age(now), { until: all.valid_until }, Object.fromEntries(shown)),
+      photo: permit.holder.photo,
+    };
   } catch (error) {
     if (!(error instanceof Refusal)) {
       // A bug of ours must refuse, not crash. Texts of errors could quote data.
@@ -121,5 +124,6 @@ function verdict(reason, stage, age, values, shown = {}) {
     shown,
     trust: age,
     warnings: age?.freshness === "stale" ? ["TRUST_STALE"] : [],
+    photo: null,
   };
 }

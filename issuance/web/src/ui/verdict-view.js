@@ -75,5 +75,5 @@ function fields(shown, photo) {
       h("dd", {}, value),
     );
   });
-  return h("div", { class: "shown" }, photo, h("dl", {}, rows));
+  return h("div", { class: photo ? "shown with-photo" : "shown" }, photo, h("dl", {}, rows));
 }

@@ -5,7 +5,7 @@
 // kept from the page, or a base45 space would press the focused button and Enter follow a link.
 
 const GAP_MS = 120; // slow wireless scanners pause up to 50 ms between keys; people rarely type faster
-const SILENCE_MS = 300; // a scanner without Enter has finished when it has been silent this long
+const SILENCE_MS = 500; // a scanner without Enter has finished when it has been silent this long
 const MIN_CHARS = 20;
 const BURST_CHARS = 3;
 
