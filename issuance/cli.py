@@ -34,6 +34,7 @@ from issuance.checking import to_dict as checked_to_dict
 from issuance.device import Device
 from issuance.envelope import MAX_TEXT_CHARS
 from issuance.errors import IssuanceError, ProfileError, SourceError
+from issuance.page_command import page_command
 from issuance.profile import GENERAL
 from issuance.sources import Entry, Source, from_bytes, from_scanner, open_source
 from issuance.trust import TrustStore
@@ -85,6 +86,7 @@ app = typer.Typer(
 app.command("root-key")(root_commands.root_key)
 app.command("root-show")(root_commands.root_show)
 app.command("root-sign")(root_commands.root_sign)
+app.command("page")(page_command)
 
 
 @app.callback()

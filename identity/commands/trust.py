@@ -9,10 +9,12 @@ import typer
 
 from identity.commands.session import Credentials, connected, instant
 from issuance.cli import trust_import, trust_info
+from issuance.page_command import page_command
 
 app = typer.Typer(no_args_is_help=True, help="Trust material: publish, export, import.")
 app.command("import")(trust_import)
 app.command("info")(trust_info)
+app.command("page")(page_command)
 
 
 @app.command()
