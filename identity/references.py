@@ -17,8 +17,8 @@ from identity.errors import SealError
 from identity.ports import Comparer
 from identity.store import Database, Transaction
 from identity.store.people import ReferenceChange
-from matcher.codec import decode
 from matcher.errors import DecodeError, FailureToEnrolError
+from matcher.formats import decode_stored
 from matcher.types import FingerPosition, Template
 
 BATCH = 500
@@ -81,7 +81,7 @@ def template_of(position: int, record: bytes) -> Template:
         SealError: a stored record no longer decodes (``REFERENCE_DAMAGED``): restore a backup.
     """
     try:
-        (view,) = decode(record)
+        (view,) = decode_stored(record)
     except (DecodeError, ValueError) as error:
         raise SealError("REFERENCE_DAMAGED", "a stored reference cannot be decoded") from error
     return replace(view, position=FingerPosition(position))

@@ -35,7 +35,7 @@ leaves open, or where this is stricter or laxer than its letter on purpose:
 * A record over 64 KiB is refused unread: ten fingers of four views with 250 minutiae take 60 kB.
 
 The older ANSI INCITS 378-2004 has the same first eight bytes and another header; it is recognised
-and named in the error, not read.
+and named in the error, and read by :mod:`matcher.codec_ansi378`.
 """
 
 from __future__ import annotations
@@ -50,25 +50,57 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matcher.errors import DecodeError
-from matcher.types import FingerPosition, MinutiaKind, Template
+from matcher.record_parts import (
+    MAX_PX_PER_CM,
+    MAX_QUALITY,
+    MAX_RECORD_BYTES,
+    MAX_VIEWS,
+    MIN_PX_PER_CM,
+    NOMINAL_PX_PER_CM,
+    ExtendedArea,
+    Minutiae,
+    MinutiaRules,
+    check_end,
+    check_image,
+    check_position,
+    check_size,
+    check_start,
+    check_total,
+    check_view_number,
+    need,
+    read_extended,
+    read_minutiae,
+    require,
+    require_image,
+    template_at_500_ppi,
+    write_extended,
+    write_minutiae,
+)
+from matcher.types import FingerPosition, Template
 
-MAX_RECORD_BYTES = 64 * 1024
-NOMINAL_PX_PER_CM = 197
-"""500 ppi as the standard's whole pixels per centimetre."""
-MIN_PX_PER_CM = 98
-MAX_PX_PER_CM = 433
-MAX_COORDINATE = 0x3FFF
-MAX_MINUTIAE = 255
-MAX_VIEWS = 255
-MAX_QUALITY = 100
+__all__ = [
+    "MAX_PX_PER_CM",
+    "MAX_RECORD_BYTES",
+    "MIN_PX_PER_CM",
+    "NOMINAL_PX_PER_CM",
+    "ExtendedArea",
+    "ImpressionType",
+    "Record",
+    "View",
+    "decode",
+    "encode",
+    "parse",
+    "serialize",
+    "templates_of",
+]
+
+RULES = MinutiaRules()
 
 _MAGIC = b"FMR\0"
 _VERSION = b" 20\0"
 _HEADER = struct.Struct(">4s4sIHHHHHBB")
 _VIEW_HEADER = struct.Struct(">BBBB")
-_AREA_HEADER = struct.Struct(">HH")
 _U16 = struct.Struct(">H")
-_MINUTIA = np.dtype([("x", ">u2"), ("y", ">u2"), ("angle", "u1"), ("quality", "u1")])
 _RADIANS_PER_UNIT = 2.0 * math.pi / 256.0
 
 
@@ -80,15 +112,6 @@ class ImpressionType(IntEnum):
     NON_LIVE_SCAN_PLAIN = 2
     NON_LIVE_SCAN_ROLLED = 3
     SWIPE = 8
-
-
-@dataclass(frozen=True)
-class ExtendedArea:
-    """One area of extended data (clause 7.5), carried unread: 1 to 3 are the standard's, 256 and
-    above the maker's."""
-
-    code: int
-    data: bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,32 +199,16 @@ def encode(templates: Sequence[Template]) -> bytes:
 
 def templates_of(record: Record) -> list[Template]:
     """Bring each view of a parsed record to 500 ppi."""
-    x_scale = NOMINAL_PX_PER_CM / record.x_px_per_cm
-    y_scale = NOMINAL_PX_PER_CM / record.y_px_per_cm
-    width = -(-record.width * NOMINAL_PX_PER_CM // record.x_px_per_cm)
-    height = -(-record.height * NOMINAL_PX_PER_CM // record.y_px_per_cm)
-    turn = 2.0 * math.pi
-    templates = []
-    for view in record.views:
-        angle = view.angle.astype(np.float64) * _RADIANS_PER_UNIT
-        if record.x_px_per_cm != record.y_px_per_cm:
-            # A direction drawn on unequal pixels leans when the pixels are made square.
-            leaned = np.arctan2(np.sin(angle) * y_scale, np.cos(angle) * x_scale)
-            angle = np.where(leaned < 0.0, leaned + turn, leaned)
-        templates.append(
-            Template(
-                x=(view.x * x_scale).astype(np.float32),
-                y=(view.y * y_scale).astype(np.float32),
-                angle=angle.astype(np.float32),
-                kind=view.kind,
-                quality=view.quality,
-                width=width,
-                height=height,
-                position=view.position,
-                finger_quality=view.finger_quality,
-            )
+    return [
+        template_at_500_ppi(
+            Minutiae(view.x, view.y, view.angle, view.kind, view.quality),
+            _RADIANS_PER_UNIT,
+            record,
+            view.position,
+            view.finger_quality,
         )
-    return templates
+        for view in record.views
+    ]
 
 
 def _view_of(template: Template, number: int) -> View:
@@ -247,16 +254,13 @@ def serialize(record: Record) -> bytes:
     Raises:
         ValueError: a value does not fit its field, or the record would exceed 64 KiB.
     """
-    _require(1 <= len(record.views) <= MAX_VIEWS, "number of views", len(record.views))
-    _require(1 <= record.width <= 0xFFFF, "image width", record.width)
-    _require(1 <= record.height <= 0xFFFF, "image height", record.height)
-    _require(0 <= record.certifications <= 0xF, "certifications", record.certifications)
-    _require(0 <= record.device_id <= 0xFFF, "device id", record.device_id)
-    for px_per_cm in (record.x_px_per_cm, record.y_px_per_cm):
-        _require(MIN_PX_PER_CM <= px_per_cm <= MAX_PX_PER_CM, "resolution in px/cm", px_per_cm)
+    require(1 <= len(record.views) <= MAX_VIEWS, "number of views", len(record.views))
+    require_image(record)
+    require(0 <= record.certifications <= 0xF, "certifications", record.certifications)
+    require(0 <= record.device_id <= 0xFFF, "device id", record.device_id)
     body = b"".join(_serialize_view(view, record.width, record.height) for view in record.views)
     length = _HEADER.size + len(body)
-    _require(length <= MAX_RECORD_BYTES, "record length in bytes", length)
+    require(length <= MAX_RECORD_BYTES, "record length in bytes", length)
     header = _HEADER.pack(
         _MAGIC,
         _VERSION,
@@ -274,37 +278,15 @@ def serialize(record: Record) -> bytes:
 
 def _serialize_view(view: View, width: int, height: int) -> bytes:
     count = len(view.x)
-    _require(count <= MAX_MINUTIAE, "number of minutiae", count)
-    _require(0 <= view.number <= 0xF, "view number", view.number)
-    _require(0 <= view.finger_quality <= MAX_QUALITY, "finger quality", view.finger_quality)
-    if count:
-        _require(int(view.x.max()) < min(width, MAX_COORDINATE + 1), "x", int(view.x.max()))
-        _require(int(view.y.max()) < min(height, MAX_COORDINATE + 1), "y", int(view.y.max()))
-        _require(int(view.kind.max()) <= MinutiaKind.BIFURCATION, "kind", int(view.kind.max()))
-        _require(int(view.quality.max()) <= MAX_QUALITY, "quality", int(view.quality.max()))
-    minutiae = np.empty(count, dtype=_MINUTIA)
-    minutiae["x"] = view.kind.astype(np.uint16) << 14 | view.x
-    minutiae["y"] = view.y
-    minutiae["angle"] = view.angle
-    minutiae["quality"] = view.quality
+    require(0 <= view.number <= 0xF, "view number", view.number)
+    require(0 <= view.finger_quality <= MAX_QUALITY, "finger quality", view.finger_quality)
+    minutiae = write_minutiae(
+        Minutiae(view.x, view.y, view.angle, view.kind, view.quality), width, height, RULES
+    )
     header = _VIEW_HEADER.pack(
         view.position, view.number << 4 | view.impression, view.finger_quality, count
     )
-    areas = b"".join(_serialize_area(area) for area in view.extended)
-    _require(len(areas) <= 0xFFFF, "extended data length in bytes", len(areas))
-    return header + minutiae.tobytes() + _U16.pack(len(areas)) + areas
-
-
-def _serialize_area(area: ExtendedArea) -> bytes:
-    _require(1 <= area.code <= 0xFFFF, "extended data area code", area.code)
-    length = _AREA_HEADER.size + len(area.data)
-    _require(length <= 0xFFFF, "extended data area length in bytes", length)
-    return _AREA_HEADER.pack(area.code, length) + area.data
-
-
-def _require(holds: bool, what: str, value: int) -> None:
-    if not holds:
-        raise ValueError(f"{what} {value} cannot be written in an ISO/IEC 19794-2:2005 record")
+    return header + minutiae + write_extended(view.extended)
 
 
 # --- reading ---
@@ -320,26 +302,17 @@ def parse(record: bytes) -> Record:
             ``BAD_VIEW_NUMBER``, ``BAD_IMPRESSION``, ``BAD_QUALITY``, ``BAD_MINUTIA_TYPE``,
             ``OUT_OF_IMAGE``, ``BAD_EXTENDED_DATA``, and the byte it was found at.
     """
-    if len(record) > MAX_RECORD_BYTES:
-        raise DecodeError(
-            "TOO_LARGE", f"the record has {len(record)} bytes, at most {MAX_RECORD_BYTES} are read"
-        )
-    record = bytes(record)
+    record = check_size(record)
     view_count, header = _parse_header(record)
     views: list[View] = []
     expected_numbers: dict[FingerPosition, int] = {}
     offset = _HEADER.size
     for ordinal in range(view_count):
         view, end = _parse_view(record, offset, ordinal, header)
-        _check_view_number(view, expected_numbers, offset + 1)
+        check_view_number(view.position, view.number, expected_numbers, offset + 1)
         views.append(view)
         offset = end
-    if offset != len(record):
-        raise DecodeError(
-            "TRAILING_BYTES",
-            f"{len(record) - offset} bytes follow the last of {view_count} finger views",
-            offset,
-        )
+    check_end(record, offset, view_count)
     return Record(
         width=header.width,
         height=header.height,
@@ -353,36 +326,12 @@ def parse(record: bytes) -> Record:
 
 def _parse_header(record: bytes) -> tuple[int, Record]:
     """Clause 7.3. The number of views, and the header as a record without views."""
-    start = record[: len(_MAGIC)]
-    if start != _MAGIC[: len(start)]:
-        raise DecodeError(
-            "BAD_MAGIC", f"expected a minutiae record beginning {_MAGIC!r}, found {start!r}", 0
-        )
-    if len(record) < _HEADER.size:
-        raise DecodeError(
-            "TRUNCATED", f"the record header takes {_HEADER.size} bytes, {len(record)} are there", 0
-        )
-    _, version, length, equipment, width, height, x_res, y_res, view_count, reserved = (
+    check_start(record, [_VERSION], _HEADER.size, "ISO/IEC 19794-2:2005")
+    _, _, length, equipment, width, height, x_res, y_res, view_count, reserved = (
         _HEADER.unpack_from(record)
     )
-    if version != _VERSION:
-        raise DecodeError(
-            "BAD_VERSION",
-            f"expected version {_VERSION!r} (ISO/IEC 19794-2:2005), found {version!r}",
-            4,
-        )
     _check_length(record, length)
-    for name, size, at in (("width", width, 14), ("height", height, 16)):
-        if size == 0:
-            raise DecodeError("BAD_IMAGE_SIZE", f"the image {name} is 0 pixels", at)
-    for axis, px_per_cm, at in (("X", x_res, 18), ("Y", y_res, 20)):
-        if not MIN_PX_PER_CM <= px_per_cm <= MAX_PX_PER_CM:
-            raise DecodeError(
-                "BAD_RESOLUTION",
-                f"the {axis} resolution is {px_per_cm} px/cm, expected {MIN_PX_PER_CM} to "
-                f"{MAX_PX_PER_CM} (500 ppi is {NOMINAL_PX_PER_CM} px/cm)",
-                at,
-            )
+    check_image(record, 14)
     if view_count == 0:
         raise DecodeError("BAD_VIEW_COUNT", "the record holds no finger view", 22)
     if reserved != 0:
@@ -409,28 +358,17 @@ def _check_length(record: bytes, declared: int) -> None:
     ):
         raise DecodeError(
             "BAD_VERSION",
-            "this is an ANSI INCITS 378-2004 record: export as ISO/IEC 19794-2:2005 instead",
+            "this is an ANSI INCITS 378-2004 record: say so, or export as ISO/IEC 19794-2:2005",
             8,
         )
-    if declared < _HEADER.size:
-        raise DecodeError(
-            "BAD_LENGTH", f"the declared length {declared} is shorter than the header", 8
-        )
-    if declared > actual:
-        raise DecodeError(
-            "TRUNCATED", f"the record declares {declared} bytes, {actual} are there", 8
-        )
-    raise DecodeError(
-        "TRAILING_BYTES", f"{actual - declared} bytes follow the declared length {declared}", 8
-    )
+    check_total(record, declared, _HEADER.size, 8)
 
 
 def _parse_view(record: bytes, offset: int, ordinal: int, header: Record) -> tuple[View, int]:
     """Clauses 7.4 and 7.5. The view that starts at ``offset``, and the offset behind it."""
-    _need(record, offset, _VIEW_HEADER.size, f"the header of finger view {ordinal}")
+    need(record, offset, _VIEW_HEADER.size, f"the header of finger view {ordinal}")
     code, packed, finger_quality, count = _VIEW_HEADER.unpack_from(record, offset)
-    if code > FingerPosition.LEFT_LITTLE:
-        raise DecodeError("BAD_POSITION", f"finger position {code}, expected 0 to 10", offset)
+    position = check_position(code, offset)
     impression = packed & 0xF
     if impression not in ImpressionType.__members__.values():
         raise DecodeError(
@@ -441,93 +379,18 @@ def _parse_view(record: bytes, offset: int, ordinal: int, header: Record) -> tup
             "BAD_QUALITY", f"finger quality {finger_quality}, expected 0 to 100", offset + 2
         )
     at = offset + _VIEW_HEADER.size
-    _need(record, at, count * _MINUTIA.itemsize, f"{count} minutiae of finger view {ordinal}")
-    raw = np.frombuffer(record, dtype=_MINUTIA, count=count, offset=at)
-    _check_minutiae(raw, header.width, header.height, at)
-    extended, end = _parse_extended(record, at + raw.nbytes, ordinal)
+    minutiae, end = read_minutiae(record, at, count, header.width, header.height, RULES, ordinal)
+    extended, end = read_extended(record, end, ordinal)
     view = View(
-        position=FingerPosition(code),
+        position=position,
         number=packed >> 4,
         impression=ImpressionType(impression),
         finger_quality=finger_quality,
-        x=(raw["x"] & MAX_COORDINATE).astype(np.uint16),
-        y=raw["y"].astype(np.uint16),
-        angle=raw["angle"].astype(np.uint8),
-        kind=(raw["x"] >> 14).astype(np.uint8),
-        quality=raw["quality"].astype(np.uint8),
+        x=minutiae.x,
+        y=minutiae.y,
+        angle=minutiae.angle,
+        kind=minutiae.kind,
+        quality=minutiae.quality,
         extended=extended,
     )
     return view, end
-
-
-def _need(record: bytes, offset: int, count: int, what: str) -> None:
-    if offset + count > len(record):
-        raise DecodeError(
-            "BAD_LENGTH",
-            f"{what} need {count} bytes, {max(0, len(record) - offset)} of the record are left",
-            offset,
-        )
-
-
-def _check_minutiae(raw: NDArray[np.void], width: int, height: int, offset: int) -> None:
-    """Clause 7.4.2: of the first rule that is broken, the first minutia that breaks it is named."""
-    x = raw["x"] & MAX_COORDINATE
-    checks = (
-        ("BAD_MINUTIA_TYPE", raw["x"] >> 14 == 3, 0, "has the reserved type 3"),
-        ("BAD_RESERVED", raw["y"] >> 14 != 0, 2, "has reserved bits set before its y coordinate"),
-        (
-            "OUT_OF_IMAGE",
-            (x >= width) | (raw["y"] >= height),
-            0,
-            f"lies outside the {width} x {height} image",
-        ),
-        ("BAD_QUALITY", raw["quality"] > MAX_QUALITY, 5, "has a quality above 100"),
-    )
-    for reason, broken, within, complaint in checks:
-        if broken.any():
-            number = int(np.argmax(broken))
-            at = offset + number * _MINUTIA.itemsize + within
-            raise DecodeError(reason, f"minutia {number} of {len(raw)} {complaint}", at)
-
-
-def _check_view_number(view: View, expected: dict[FingerPosition, int], offset: int) -> None:
-    """Clause 7.4.1: the views of one finger are numbered from 0 in order."""
-    number = expected.get(view.position, 0)
-    restarted = view.position is FingerPosition.UNKNOWN and view.number == 0
-    if view.number != number and not restarted:
-        raise DecodeError(
-            "BAD_VIEW_NUMBER",
-            f"view number {view.number} of finger position {int(view.position)}, expected {number}",
-            offset,
-        )
-    expected[view.position] = view.number + 1
-
-
-def _parse_extended(
-    record: bytes, offset: int, ordinal: int
-) -> tuple[tuple[ExtendedArea, ...], int]:
-    """Clause 7.5.1: the block's areas and the offset behind it."""
-    _need(record, offset, _U16.size, f"the extended data length of finger view {ordinal}")
-    block_bytes: int = _U16.unpack_from(record, offset)[0]
-    at = offset + _U16.size
-    _need(record, at, block_bytes, f"the extended data of finger view {ordinal}")
-    end = at + block_bytes
-    areas = []
-    while at < end:
-        if end - at < _AREA_HEADER.size:
-            raise DecodeError(
-                "BAD_EXTENDED_DATA", f"{end - at} bytes are left, too few for an area header", at
-            )
-        code, length = _AREA_HEADER.unpack_from(record, at)
-        if code == 0:
-            raise DecodeError("BAD_EXTENDED_DATA", "area code 0 is reserved", at)
-        if not _AREA_HEADER.size <= length <= end - at:
-            raise DecodeError(
-                "BAD_EXTENDED_DATA",
-                f"area length {length}, expected {_AREA_HEADER.size} to {end - at} "
-                "(it counts its own four-byte header)",
-                at + 2,
-            )
-        areas.append(ExtendedArea(code, record[at + _AREA_HEADER.size : at + length]))
-        at += length
-    return tuple(areas), end

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from anju.v1 import common_pb2, matching_pb2
-from matcher.codec import decode
 from matcher.errors import DecodeError
+from matcher.formats import RecordFormat, decode_as
 from matcher.types import CandidateList, FingerPosition, Template
 
 
@@ -15,14 +15,17 @@ def template_from(sample: common_pb2.Sample) -> Template:
     """The one finger view of a sample, at the position its message or its record gives.
 
     Raises:
-        DecodeError: FORMAT_UNSPECIFIED, NOT_ONE_VIEW, POSITION_CONFLICT, or the record's own fault.
+        DecodeError: FORMAT_UNSPECIFIED, FORMAT_MISMATCH, FORMAT_AMBIGUOUS, NOT_ONE_VIEW,
+            POSITION_CONFLICT, or the record's own fault.
     """
-    if sample.format != common_pb2.SAMPLE_FORMAT_ISO_19794_2_2005:
+    try:
+        stated_format = RecordFormat(sample.format)
+    except ValueError as error:
+        known = ", ".join(f"SAMPLE_FORMAT_{one.name}" for one in RecordFormat)
         raise DecodeError(
-            "FORMAT_UNSPECIFIED",
-            "the sample's format must be SAMPLE_FORMAT_ISO_19794_2_2005",
-        )
-    views = decode(sample.data)
+            "FORMAT_UNSPECIFIED", f"the sample's format must be one of {known}"
+        ) from error
+    views = decode_as(stated_format, sample.data)
     if len(views) != 1:
         raise DecodeError("NOT_ONE_VIEW", f"a sample holds one finger view, got {len(views)}")
     (view,) = views

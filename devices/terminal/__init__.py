@@ -12,7 +12,15 @@ or, through a network that comes and goes, :class:`Outbox`.
 from devices.terminal.client import TerminalClient, provision
 from devices.terminal.outbox import Outbox
 from devices.terminal.queue import Entry, EntryState, Limits
-from devices.terminal.types import Application, ApplicationState, Gender, Permit, Person, Sample
+from devices.terminal.types import (
+    Application,
+    ApplicationState,
+    Gender,
+    Permit,
+    Person,
+    Sample,
+    SampleFormat,
+)
 from devices.terminal.wire import Connection, connect
 
 __all__ = [
@@ -27,6 +35,7 @@ __all__ = [
     "Permit",
     "Person",
     "Sample",
+    "SampleFormat",
     "TerminalClient",
     "connect",
     "provision",

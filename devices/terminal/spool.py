@@ -93,7 +93,7 @@ class Spool:
         request = packed_enrolment(
             submission.person,
             [
-                Sample(record, one.position)
+                Sample(record, one.position, one.format)
                 for record, one in zip(records, submission.samples, strict=True)
             ],
             submission.permit_requested,

@@ -4,13 +4,15 @@
 
     {
       "person": {"full_name": "...", "gender": "female", "birth_date": "1990-01-01", ...},
-      "samples": [{"file": "visit-17-right-index.iso", "position": 2}],
+      "samples": [{"file": "visit-17-right-index.iso", "position": 2,
+                   "format": "iso-19794-2-2005"}],
       "permit_requested": true,
       "captured_at": "2026-03-02T17:30:00+08:00"
     }
 
-``person`` has the fields of :class:`devices.terminal.types.Person`; ``position``,
-``permit_requested`` and ``captured_at`` may be left out. Unknown keys are refused: a misspelt one
+``person`` has the fields of :class:`devices.terminal.types.Person`. ``position``, ``format`` (see
+:class:`devices.terminal.types.SampleFormat`), ``permit_requested`` and ``captured_at`` may be left
+out. Unknown keys are refused: a misspelt one
 would silently be something else.
 """
 
@@ -22,11 +24,12 @@ from datetime import date, datetime
 from typing import Any
 
 from devices.errors import SubmissionInvalidError
-from devices.terminal.types import Gender, Person
+from devices.terminal.types import Gender, Person, SampleFormat
 
 MAX_FINGERS = 10
 MAX_JSON_BYTES = 64 * 1024
 _OPTIONAL = frozenset({"ethnicity"})
+_FORMATS = {one.label: one for one in SampleFormat}
 _KNOWN = frozenset(field.name for field in fields(Person))
 
 
@@ -36,6 +39,7 @@ class SampleFile:
 
     file: str
     position: int = 0
+    format: SampleFormat = SampleFormat.ISO_19794_2_2005
 
 
 @dataclass(frozen=True)
@@ -139,13 +143,16 @@ def _only(
 
 def _sample(stated: Any) -> SampleFile:
     table = _table(stated, "a sample")
-    _only(table, "a sample", {"file"}, frozenset({"position"}))
+    _only(table, "a sample", {"file"}, frozenset({"position", "format"}))
     file, position = table["file"], table.get("position", 0)
     if not isinstance(file, str) or not _is_plain_name(file):
         raise SubmissionInvalidError("a sample's file must be the name of a file beside the JSON")
     if type(position) is not int or not 0 <= position <= MAX_FINGERS:
         raise SubmissionInvalidError(f"a sample's position must be 0 to {MAX_FINGERS}")
-    return SampleFile(file, position)
+    stated_format = table.get("format", SampleFormat.ISO_19794_2_2005.label)
+    if stated_format not in _FORMATS:
+        raise SubmissionInvalidError(f"a sample's format must be one of {', '.join(_FORMATS)}")
+    return SampleFile(file, position, _FORMATS[stated_format])
 
 
 def _is_plain_name(name: str) -> bool:

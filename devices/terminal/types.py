@@ -47,17 +47,33 @@ class Person:
     ethnicity: str = ""
 
 
+class SampleFormat(IntEnum):
+    """What a finger minutiae record is written in. Numbers as in anju.v1."""
+
+    ISO_19794_2_2005 = 1
+    ISO_19794_2_2011 = 2
+    ANSI_INCITS_378_2004 = 3
+    ANSI_INCITS_378_2009 = 4
+
+    @property
+    def label(self) -> str:
+        """For files and commands, e.g. ``iso-19794-2-2005``."""
+        return self.name.lower().replace("_", "-")
+
+
 @dataclass(frozen=True, repr=False)
 class Sample:
     """One captured finger.
 
     Attributes:
-        record: ISO/IEC 19794-2:2005 finger minutiae record with one view, at most 65,536 bytes.
+        record: finger minutiae record with one view, at most 65,536 bytes.
         position: finger position code of ISO/IEC 19794-2 table 5; 0 takes it from the record.
+        format: of the record.
     """
 
     record: bytes
     position: int = 0
+    format: SampleFormat = SampleFormat.ISO_19794_2_2005
 
 
 @dataclass(frozen=True)

@@ -277,7 +277,7 @@ def _sample(sample: Sample | bytes) -> common_pb2.Sample:
     if isinstance(sample, bytes):
         sample = Sample(sample)
     return common_pb2.Sample(
-        format=common_pb2.SAMPLE_FORMAT_ISO_19794_2_2005,
+        format=common_pb2.SampleFormat.ValueType(sample.format),
         data=sample.record,
         position=common_pb2.FingerPosition.ValueType(sample.position),
     )

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from identity.commands.session import Credentials, connected, instant, new_key, show_table
+from identity.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from devices.terminal import Sample
 
 app = typer.Typer(no_args_is_help=True, help="Capture terminals: provision, run, enrol, simulate.")
 
+FORMAT_HELP = (
+    "What the records are written in: iso-19794-2-2005, iso-19794-2-2011, ansi-incits-378-2004 or "
+    "ansi-incits-378-2009."
+)
+FormatOption = Annotated[str, typer.Option("--format", help=FORMAT_HELP)]
 PERSON_HELP = (
     "JSON file with full_name, gender (male, female, other), birth_date, document_number, "
     "household_division_code, residence_division_code, residence_address, arrival_date and, "
@@ -62,20 +71,21 @@ def enrol(
     directory: Annotated[Path, typer.Argument(help="The terminal's credentials.")],
     person: Annotated[Path, typer.Argument(help=PERSON_HELP)],
     samples: Annotated[
-        list[Path], typer.Argument(help="ISO/IEC 19794-2:2005 records, one finger each.")
+        list[Path], typer.Argument(help="Finger minutiae records, one finger each.")
     ],
     permit: Annotated[bool, typer.Option(help="Ask for a permit as well.")] = True,
     idempotency_key: Annotated[
         str | None,
         typer.Option(help="The key of an earlier attempt whose answer was lost."),
     ] = None,
+    sample_format: FormatOption = "iso-19794-2-2005",
 ) -> None:
     """Submit one application and print its outcome as JSON."""
     from devices.terminal import TerminalClient
     from devices.terminal.submission import read_person
 
     applicant = read_person(person.read_bytes())
-    records = [path.read_bytes() for path in samples]
+    records = _samples(samples, sample_format)
     with TerminalClient(directory) as terminal:
         answer = terminal.enrol(
             applicant, records, permit_requested=permit, idempotency_key=idempotency_key
@@ -98,7 +108,7 @@ def submit(
     directory: Annotated[Path, typer.Argument(help="The terminal's credentials.")],
     person: Annotated[Path, typer.Argument(help=PERSON_HELP)],
     samples: Annotated[
-        list[Path], typer.Argument(help="ISO/IEC 19794-2:2005 records, one finger each.")
+        list[Path], typer.Argument(help="Finger minutiae records, one finger each.")
     ],
     label: Annotated[
         str, typer.Option(help="What lists call it, e.g. a ticket number; no name.")
@@ -107,6 +117,7 @@ def submit(
     wait_s: Annotated[
         float, typer.Option("--wait", min=0, help="How long to try sending it now, in seconds.")
     ] = 15.0,
+    sample_format: FormatOption = "iso-19794-2-2005",
 ) -> None:
     """Keep one application on this terminal until the register has it, and try to send it.
 
@@ -119,10 +130,12 @@ def submit(
 
     stated = person.read_bytes()
     applicant = read_person(stated)
-    records = [path.read_bytes() for path in samples]
+    records = _samples(samples, sample_format)
     with Outbox(directory) as outbox:
         # The same files are the same application, also when this command is repeated.
-        key = outbox.queue.key_for(label.encode(), stated, bytes([permit]), *records)
+        key = outbox.queue.key_for(
+            label.encode(), stated, bytes([permit]), *(one.record for one in records)
+        )
         outbox.submit(applicant, records, label, permit, idempotency_key=key)
         typer.echo(entry_line(send_within(outbox, key, wait_s)))
         for notice in outbox.notices():
@@ -242,3 +255,15 @@ def revoke(terminal: str, reason: str, credentials: Credentials) -> None:
             ),
         )
     typer.echo(f"terminal {terminal} is revoked")
+
+
+def _samples(paths: list[Path], sample_format: str) -> list[Sample]:
+    """The fingers of the files. Raises InvalidRequestError for a format there is not."""
+    from devices.terminal import Sample, SampleFormat
+
+    known = {one.label: one for one in SampleFormat}
+    if sample_format not in known:
+        raise InvalidRequestError(
+            "FORMAT_UNSPECIFIED", f"the format must be one of {', '.join(known)}"
+        )
+    return [Sample(path.read_bytes(), format=known[sample_format]) for path in paths]

@@ -22,7 +22,7 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
-from anju.v1 import enrolment_pb2
+from anju.v1 import common_pb2, enrolment_pb2
 from devices import credentials
 from devices.authority import Authority
 from devices.errors import CredentialsError, OfflineTooLongError
@@ -464,6 +464,20 @@ def test_a_drop_is_taken_sent_and_told(
     assert request.captured_at.ToJsonString() == "2026-03-02T09:30:00Z"
 
 
+def test_a_drop_names_the_format_of_each_record(
+    outbox: Outbox, spool: Path, running: Register
+) -> None:
+    file = "visit-1-right-index.iso"
+    drop(spool, 1, samples=[{"file": file, "format": "ansi-incits-378-2004"}, {"file": file}])
+    outbox.take()
+    outbox.send()
+    [request] = running.enrolments.requests
+    assert [sample.format for sample in request.samples] == [
+        common_pb2.SAMPLE_FORMAT_ANSI_INCITS_378_2004,
+        common_pb2.SAMPLE_FORMAT_ISO_19794_2_2005,
+    ]
+
+
 def test_a_refused_drop_is_told_with_the_reason(
     outbox: Outbox, spool: Path, enrolments: Moody
 ) -> None:
@@ -485,6 +499,10 @@ def test_a_refused_drop_is_told_with_the_reason(
         ({"samples": [{"file": "missing.iso"}]}, "no file 'missing.iso'"),
         ({"samples": [{"file": "../t/key.pem"}]}, "name of a file beside"),
         ({"samples": [{"file": "visit-1-right-index.iso", "position": 11}]}, "0 to 10"),
+        (
+            {"samples": [{"file": "visit-1-right-index.iso", "format": "iso"}]},
+            "one of iso-19794-2-2005, iso-19794-2-2011",
+        ),
         ({"samples": []}, "1 to 10 fingers"),
         ({"permit_requested": "yes"}, "true or false"),
         ({"captured_at": "2026-03-02 17:30"}, "offset"),

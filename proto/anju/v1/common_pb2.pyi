@@ -76,14 +76,28 @@ class _SampleFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SampleFo
     """refused with INVALID_ARGUMENT / FORMAT_UNSPECIFIED"""
     SAMPLE_FORMAT_ISO_19794_2_2005: _SampleFormat.ValueType  # 1
     """finger minutiae record, general format ("FMR\\0 20\\0")"""
+    SAMPLE_FORMAT_ISO_19794_2_2011: _SampleFormat.ValueType  # 2
+    """likewise ("FMR\\0030\\0")"""
+    SAMPLE_FORMAT_ANSI_INCITS_378_2004: _SampleFormat.ValueType  # 3
+    """("FMR\\0 20\\0", length in two bytes or six)"""
+    SAMPLE_FORMAT_ANSI_INCITS_378_2009: _SampleFormat.ValueType  # 4
+    """("FMR\\0030\\0", or "FMR\\0035\\0" after amendment 1)"""
 
 class SampleFormat(_SampleFormat, metaclass=_SampleFormatEnumTypeWrapper):
-    """The interchange format of a sample."""
+    """The interchange format of a sample. The bytes must be of it: DECODE_FAILED / FORMAT_MISMATCH if
+    they are a record of another one.
+    """
 
 SAMPLE_FORMAT_UNSPECIFIED: SampleFormat.ValueType  # 0
 """refused with INVALID_ARGUMENT / FORMAT_UNSPECIFIED"""
 SAMPLE_FORMAT_ISO_19794_2_2005: SampleFormat.ValueType  # 1
 """finger minutiae record, general format ("FMR\\0 20\\0")"""
+SAMPLE_FORMAT_ISO_19794_2_2011: SampleFormat.ValueType  # 2
+"""likewise ("FMR\\0030\\0")"""
+SAMPLE_FORMAT_ANSI_INCITS_378_2004: SampleFormat.ValueType  # 3
+"""("FMR\\0 20\\0", length in two bytes or six)"""
+SAMPLE_FORMAT_ANSI_INCITS_378_2009: SampleFormat.ValueType  # 4
+"""("FMR\\0030\\0", or "FMR\\0035\\0" after amendment 1)"""
 Global___SampleFormat: _TypeAlias = SampleFormat  # noqa: Y015
 
 class _Gender:
