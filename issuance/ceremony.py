@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from securesystemslib.exceptions import Error as SignatureError
 from securesystemslib.signer import Key, SecretsHandler, Signature, SSlibKey
@@ -26,6 +27,7 @@ from tuf.api.serialization.json import JSONSerializer
 
 from issuance.errors import TrustError
 from issuance.keys import KeyInfo, KeyStore, KeyUse
+from issuance.signing import Algorithm
 
 ROOT_LIFE: Final = timedelta(days=3 * 365)
 ROLE_USES: Final[Mapping[str, KeyUse]] = {
@@ -144,6 +146,7 @@ class TufKeySigner(TufSigner):
 
     def __init__(self, store: KeyStore, info: KeyInfo) -> None:
         self._signer = store.signer(info.kid, info.use)
+        self._algorithm = info.algorithm
         self._key = tuf_key(info)
 
     @property
@@ -157,7 +160,14 @@ class TufKeySigner(TufSigner):
         raise NotImplementedError("handles come from a KeyStore")
 
     def sign(self, payload: bytes) -> Signature:
-        return Signature(self._key.keyid, self._signer.sign(payload).hex())
+        signature = self._signer.sign(payload)
+        if self._algorithm is Algorithm.ES256:
+            # COSE has ECDSA signatures as r and s side by side (RFC 9053 section 2.1), TUF as the
+            # DER sequence of RFC 3279 section 2.2.3.
+            half = len(signature) // 2
+            r, s = (int.from_bytes(part) for part in (signature[:half], signature[half:]))
+            signature = encode_dss_signature(r, s)
+        return Signature(self._key.keyid, signature.hex())
 
 
 def tuf_key(info: KeyInfo) -> SSlibKey:

@@ -11,6 +11,7 @@ from string import Template
 
 import pytest
 import typer
+from tuf.api.metadata import Metadata, Root
 from typer.testing import CliRunner
 
 import issuance
@@ -239,3 +240,17 @@ def test_life_of_a_permit_key(authority: NewAuthority, clock: Clock) -> None:
             call(keys, "0" * 16, clock())
     with pytest.raises(KeyUseError, match="CEREMONY"):
         key_office.rotate(keys, KeyUse.TRUST_ROOT, clock())
+
+
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+def test_trust_metadata_is_signed_as_tuf_verifies_it(
+    algorithm: Algorithm, tmp_path: Path, clock: Clock
+) -> None:
+    store = FileKeyStore(tmp_path / "keys")
+    begin = clock()
+    info = store.generate(KeyUse.TRUST_ROOT, algorithm, begin, begin + timedelta(days=1))
+    root = Root()
+    root.add_key(ceremony.tuf_key(info), Root.type)
+    metadata = Metadata(root)
+    metadata.sign(ceremony.TufKeySigner(store, info))
+    root.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
