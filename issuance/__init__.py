@@ -14,6 +14,9 @@ Options rejected:
 * The `cwt` or `pycose` libraries for verification. Both accept an unknown `crit` header and
   duplicate map keys, and `cbor2` builds Python objects out of any tag. A reader of 100 lines that
   knows none of that (`cbor`) leaves less to defend.
+* Binary deltas (bsdiff and the like) of bundles. A compressed list changes from end to end when one
+  entry does, and the tokens are signed anew each time: nothing is left to be equal.
+* A face detector for portraits, see `photo`.
 * X.509 chains in the symbol. A chain costs several hundred bytes of symbol and says nothing about
   rollback or freshness; TUF metadata does, and travels in the trust bundle.
 * Random status indexes drawn against a table of used ones. A keyed permutation of a counter never

@@ -13,6 +13,7 @@ Writing uses cbor2 on maps sorted as section 4.2.1 asks: bytewise by encoded key
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass
 from typing import Any, Final
@@ -50,7 +51,7 @@ def encode(value: Any) -> bytes:
 
 def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
-        keyed = sorted((cbor2.dumps(key), key) for key in value)
+        keyed = sorted((_encoded_key(key), key) for key in value)
         return {key: _sorted(value[key]) for _, key in keyed}
     if isinstance(value, list | tuple):
         return [_sorted(item) for item in value]
@@ -59,6 +60,10 @@ def _sorted(value: Any) -> Any:
     if value is None or isinstance(value, int | str | bytes):
         return value
     raise TypeError(f"cannot encode {type(value).__name__}")
+
+
+# Keys are the few numbers and words of our formats, never personal data.
+_encoded_key = functools.lru_cache(maxsize=256, typed=True)(cbor2.dumps)
 
 
 def decode(data: bytes) -> Any:
