@@ -91,12 +91,17 @@ class DecisionPolicy:
 
 @dataclass(frozen=True)
 class PermitConfig:
-    """What a permit says of its issuer, and how long it lives."""
+    """What a permit says of its issuer, and how long it lives.
+
+    ``photographs`` is decided when a working directory is made: it is part of the published
+    profile. Then a permit shows its holder's face if the applicant gave a portrait.
+    """
 
     issuer_uri: str = "https://anju.example/city"
     authority_name: str = "示例市公安局人口管理处"
     country: str = "CHN"
     validity_days: int = 365
+    photographs: bool = False
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.issuer_uri)
@@ -217,6 +222,7 @@ fmr_verify = 1e-4 # false match rate of a 1:1 comparison
 issuer_uri = "https://anju.example/city"
 authority_name = "示例市公安局人口管理处"
 validity_days = 365 # at most 365
+photographs = false # whether permits show the holder's face; decided at `anju init`
 
 [keys]
 backend = "files" # of the issuing keys; or "pkcs11", with pkcs11_module, _token and _pin_file

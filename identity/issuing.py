@@ -12,8 +12,8 @@ from identity.types import Gender, Particulars, PermitRecord, PermitState
 from issuance import types as issuance_types
 from issuance.card import CardFormat, draw_card
 from issuance.issuer import Issuer
-from issuance.profile import PermitKind
-from issuance.types import Holder, PermitStatus, StatusRef
+from issuance.profile import PHOTO, PermitKind
+from issuance.types import Holder, PermitStatus, Photo, StatusRef
 
 STATUS = {
     PermitState.VALID: PermitStatus.VALID,
@@ -101,5 +101,10 @@ def _holder(particulars: Particulars, kind: PermitKind) -> Holder:
         full_name=details.full_name,
         gender=issuance_types.Gender(details.gender),
         birth_date=details.birth_date,
+        photo=_photo(particulars) if PHOTO in kind.carries else None,
         **carried,
     )
+
+
+def _photo(particulars: Particulars) -> Photo | None:
+    return Photo("image/webp", particulars.photo) if particulars.photo else None

@@ -22,7 +22,7 @@ from identity.ports import SystemClock
 from identity.store import Database
 from identity.vault import create_keys, open_vault
 from issuance import authority as issuing_authority
-from issuance.profile import Profile
+from issuance.profile import PHOTO, RESIDENCE, TEMPORARY_RESIDENCE, PermitKind, Profile
 
 FIRST_OPERATORS = ("operator-1", "operator-2")
 CONSOLE = "console"  # whoever has a shell on the server
@@ -62,7 +62,11 @@ def _build(directory: Path, toml: str) -> issuing_authority.NewAuthority:
     create_keys(directory / KEYS)
     clock = SystemClock(config.development.clock_offset)
     authority = init_authority(directory / DEVICES, SystemClock(), config.server.hostnames)
-    rules = Profile(issuer=config.permits.issuer_uri, authority=config.permits.authority_name)
+    rules = Profile(
+        issuer=config.permits.issuer_uri,
+        authority=config.permits.authority_name,
+        kinds=_kinds(config.permits.photographs),
+    )
     issuing_keys = open_issuing_keys(directory / ISSUANCE / KEYS, config.keys)
     made = issuing_authority.init_authority(
         directory / ISSUANCE, rules, clock.now, keys=issuing_keys
@@ -105,6 +109,13 @@ def revoke_operator(directory: Path, operator_id: str, reason: str) -> str:
         tx.terminals.revoke_serial(serial, reason, now)
         tx.audit.append(now, CONSOLE, "operator revoked", operator_id)
     return serial
+
+
+def _kinds(photographs: bool) -> tuple[PermitKind, ...]:
+    kinds = (TEMPORARY_RESIDENCE, RESIDENCE)
+    if not photographs:
+        return kinds
+    return tuple(replace(kind, carries=kind.carries | {PHOTO}) for kind in kinds)
 
 
 @contextlib.contextmanager

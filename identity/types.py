@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import IntEnum
 
@@ -81,10 +81,16 @@ class Residence:
 
 @dataclass(frozen=True)
 class Particulars:
-    """What is sealed together under a person's data key."""
+    """What is sealed together under a person's data key.
+
+    Attributes:
+        photo: 48 x 60 pixels, WebP, see ``issuance.photo``; None if no portrait was given. Not part
+            of who somebody is: two statements that differ in nothing else are the same.
+    """
 
     details: PersonalDetails
     residence: Residence
+    photo: bytes | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ from identity.types import (
     Residence,
     Verdict,
 )
+from issuance import photo
+from issuance.errors import PhotoError
 from matcher.wire import template_from
 
 DEFAULT_PAGE, MAX_PAGE = 100, 500
@@ -46,11 +48,23 @@ DEFAULT_PAGE, MAX_PAGE = 100, 500
 def enrol_command(request: enrolment_pb2.EnrolRequest) -> EnrolCommand:
     captured = request.captured_at if request.HasField("captured_at") else None
     return EnrolCommand(
-        particulars=Particulars(_details(request.details), residence(request.residence)),
+        particulars=Particulars(
+            _details(request.details), residence(request.residence), _photo(request.portrait)
+        ),
         samples=tuple(CapturedSample(s.data, template_from(s)) for s in request.samples),
         permit_requested=request.permit_requested,
         captured_at=None if captured is None else _instant(captured),
     )
+
+
+def _photo(portrait: bytes) -> bytes | None:
+    """What is kept of a portrait: a few hundred bytes, made before anything is stored."""
+    if not portrait:
+        return None
+    try:
+        return photo.make(portrait).data
+    except PhotoError as error:
+        raise InvalidRequestError("PORTRAIT_INVALID", str(error)) from error
 
 
 def residence(message: common_pb2.Residence) -> Residence:

@@ -98,6 +98,7 @@ class TerminalClient:
         captured_at: datetime | None = None,
         idempotency_key: str | None = None,
         deadline_s: float = 60.0,
+        portrait: bytes = b"",
     ) -> Application:
         """Apply for registration; the application is durable once this returns.
 
@@ -106,9 +107,10 @@ class TerminalClient:
             captured_at: aware; when the samples were captured, if not just now.
             idempotency_key: 16 to 64 characters. Give one to be able to repeat the call after
                 :class:`UnreachableError`, with all other arguments the same.
+            portrait: PNG or JPEG, at most about 600 kB; only 48 x 60 grey pixels of it are kept.
         """
         key = idempotency_key or wire.new_idempotency_key()
-        request = wire.enrol_request(person, samples, permit_requested, captured_at, key)
+        request = wire.enrol_request(person, samples, permit_requested, captured_at, key, portrait)
         return wire.enrol(self._connection, request, deadline_s)
 
     def enrol_packed(self, request: bytes, deadline_s: float = 60.0) -> Application:

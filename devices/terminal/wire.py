@@ -224,6 +224,7 @@ def enrol_request(
     permit_requested: bool,
     captured_at: datetime | None,
     idempotency_key: str,
+    portrait: bytes = b"",
 ) -> enrolment_pb2.EnrolRequest:
     request = enrolment_pb2.EnrolRequest(
         idempotency_key=idempotency_key,
@@ -242,6 +243,7 @@ def enrol_request(
         ),
         samples=[_sample(sample) for sample in samples],
         permit_requested=permit_requested,
+        portrait=portrait,
     )
     if captured_at is not None:
         request.captured_at.FromDatetime(captured_at)

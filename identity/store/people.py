@@ -373,6 +373,7 @@ def _pack(particulars: Particulars) -> bytes:
                 "address": residence.address,
                 "arrival_date": residence.arrival_date.isoformat(),
             },
+            "photo": particulars.photo and particulars.photo.hex(),
         },
         ensure_ascii=False,
     ).encode()
@@ -395,4 +396,6 @@ def _unpack(packed: bytes) -> Particulars:
             address=residence["address"],
             arrival_date=date.fromisoformat(residence["arrival_date"]),
         ),
+        # Absent from what was sealed before there were photographs.
+        photo=bytes.fromhex(plain["photo"]) if plain.get("photo") else None,
     )

@@ -67,9 +67,16 @@ class EnrolRequest(_message.Message):
     SAMPLES_FIELD_NUMBER: _builtins.int
     PERMIT_REQUESTED_FIELD_NUMBER: _builtins.int
     CAPTURED_AT_FIELD_NUMBER: _builtins.int
+    PORTRAIT_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
     permit_requested: _builtins.bool
     """Whether a permit is asked for as well; registration alone needs none."""
+    portrait: _builtins.bytes
+    """A portrait (PNG or JPEG, upright, a little taller than wide, 96 x 120 pixels or more), if there is
+    one. Reduced to 48 x 60 grey pixels on arrival; nothing else of it is kept. On the permit only if
+    the city's profile carries photographs. The message limit leaves about 600 kB for it.
+    Errors: INVALID_ARGUMENT / PORTRAIT_INVALID.
+    """
     @_builtins.property
     def details(self) -> _common_pb2.PersonalDetails: ...
     @_builtins.property
@@ -93,10 +100,11 @@ class EnrolRequest(_message.Message):
         samples: _abc.Iterable[_common_pb2.Sample] | None = ...,
         permit_requested: _builtins.bool = ...,
         captured_at: _timestamp_pb2.Timestamp | None = ...,
+        portrait: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["captured_at", b"captured_at", "details", b"details", "residence", b"residence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["captured_at", b"captured_at", "details", b"details", "idempotency_key", b"idempotency_key", "permit_requested", b"permit_requested", "residence", b"residence", "samples", b"samples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["captured_at", b"captured_at", "details", b"details", "idempotency_key", b"idempotency_key", "permit_requested", b"permit_requested", "portrait", b"portrait", "residence", b"residence", "samples", b"samples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
