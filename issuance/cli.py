@@ -35,6 +35,7 @@ from issuance.device import Device
 from issuance.envelope import MAX_TEXT_CHARS
 from issuance.errors import IssuanceError, ProfileError, SourceError
 from issuance.page_command import page_command
+from issuance.print_command import print_permits
 from issuance.profile import GENERAL
 from issuance.sources import Entry, Source, from_bytes, from_scanner, open_source
 from issuance.trust import TrustStore
@@ -83,6 +84,7 @@ app = typer.Typer(
 )
 
 
+app.command("print")(print_permits)
 app.command("root-key")(root_commands.root_key)
 app.command("root-show")(root_commands.root_show)
 app.command("root-sign")(root_commands.root_sign)

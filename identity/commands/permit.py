@@ -9,11 +9,14 @@ import typer
 
 from identity.commands.session import Credentials, connected, instant, new_key
 from identity.errors import InvalidRequestError
+from issuance.print_command import print_permits
 
 if TYPE_CHECKING:
     from anju.v1 import permits_pb2
 
 app = typer.Typer(no_args_is_help=True, help="Permits: show, card, issue, suspend, revoke.")
+
+app.command("print")(print_permits)
 
 Number = Annotated[str, typer.Argument(metavar="PERMIT", help="Permit number.")]
 Reason = Annotated[str, typer.Option(help="Stays in the register; never published.")]

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pypdfium2
@@ -23,7 +23,7 @@ from issuance.cli import app
 from issuance.errors import SourceError
 from issuance.issuer import Issuer
 from issuance.types import IssuedPermit
-from tests.issuance.kit import HOLDER, RULES, START, holder
+from tests.issuance.kit import HOLDER, RULES, START, Clock, holder
 
 NOW = ["--now", (START + timedelta(hours=1)).isoformat()]
 
@@ -315,3 +315,35 @@ def test_picture_with_two_permits_gives_both_in_a_collection(office: Office) -> 
     code, out, _ = office.run(office.directory / "folder", "--json")
     assert code == 0
     assert len(json.loads(out)) == 2
+
+
+def test_permits_that_stand_are_printed_in_one_pdf(
+    issuer: Issuer, authority: NewAuthority, clock: Clock, tmp_path: Path
+) -> None:
+    # `print` has no `--now`: what it prints must stand today.
+    clock.now = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=5)
+    issuer.ensure_keys()
+    office = Office(issuer, authority, tmp_path)
+    office.trust[-1] = datetime.now(UTC).isoformat()
+    texts = [p.qr_text for p in (*office.valid, office.revoked)]
+    roster = office.roster([["permit"], *([text] for text in texts)])
+    output = office.directory / "cards.pdf"
+    bundle = office.trust[:2]
+    done = CliRunner().invoke(app, ["print", str(roster), str(output), *bundle])
+    assert done.exit_code == 1
+    assert "3 printed, 1 left out" in done.stdout
+    assert "row 5: REVOKED" in done.stderr
+    pages = [entry.texts for _, entry in sources.open_source(output).entries()]
+    assert pages == [(text,) for text in texts[:3]]
+    one = office.directory / "one.txt"
+    one.write_text(texts[0])
+    for name in ("one.png", "one.svg", "one.pdf"):
+        done = CliRunner().invoke(
+            app,
+            ["print", str(one), str(office.directory / name), *bundle, "--paper", "certificate"],
+        )
+        assert done.exit_code == 0, done.output
+    assert office.run(office.directory / "one.png")[0] == 0
+    for arguments in ([str(roster), "out.png"], [str(one), "out.gif"]):
+        done = CliRunner().invoke(app, ["print", *arguments, *bundle])
+        assert isinstance(done.exception, SourceError)
