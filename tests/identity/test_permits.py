@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -386,3 +387,19 @@ def test_an_operator_who_reads_an_application_sees_the_permit_and_is_seen(world:
     assert asked.permit == answer.permit
     (seen,) = world.register.disclosures(holder, None, 10)
     assert (seen.who, seen.action) == (ANNA, "EnrolmentService.GetApplication")
+
+
+def test_every_list_is_named_to_the_issuer_even_if_all_its_permits_stand(
+    world: World, holder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a lost permit journal is rebuilt from must not forget the lists of old permits."""
+    first = world.desk.issue(holder, issuing()).permit
+    older = replace(first, permit_number="T99999999999999", status_list=7, status_index=3)
+    with world.database.write() as tx:
+        tx.permits.add(older)
+    monkeypatch.setattr("identity.store.permits.LATEST", 0)
+    with world.database.read() as tx:
+        assert set(tx.permits.statuses()) == {
+            (first.status_list, first.status_index, PermitState.VALID),
+            (7, 3, PermitState.VALID),
+        }

@@ -220,6 +220,22 @@ def test_restored_backup_follows_a_register_that_went_on(
         )
 
 
+def test_lists_of_valid_permits_only_are_published_again_after_a_loss(
+    authority: NewAuthority, clock: Clock
+) -> None:
+    with Issuer.open(authority.directory, clock, entries=16) as before:
+        issued = [before.issue(HOLDER) for _ in range(40)]
+    for path in (authority.directory / "journal").iterdir():
+        path.unlink()
+    one_of_each = {permit.status.list_number: permit for permit in issued}
+    assert set(one_of_each) == {1, 2, 3}
+    rows = [(n, p.status.index, PermitStatus.VALID) for n, p in one_of_each.items()]
+    with Issuer.open(authority.directory, clock, entries=16) as after:
+        after.reconcile(rows)
+        trust = TrustStore.load(after.publish_trust().bundle)
+    assert all(verify(permit.qr_text, trust, clock()).valid for permit in issued)
+
+
 def test_register_older_than_the_journal_does_not_bring_numbers_back(issuer: Issuer) -> None:
     issued = [issuer.issue(HOLDER) for _ in range(5)]
     old = [(p.status.list_number, p.status.index, PermitStatus.VALID) for p in issued[:2]]

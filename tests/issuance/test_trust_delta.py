@@ -60,6 +60,7 @@ def test_one_delta_serves_every_version_in_between(issuer: Issuer, clock: Clock)
     with pytest.raises(TrustError) as caught:
         delta.apply(bundles[0], delta.make(bundles[1], bundles[-1]).data)
     assert caught.value.reason == "DELTA_UNFIT"
+    assert "is here" in str(caught.value), "noticed before any work is done"
     with pytest.raises(TrustError):
         delta.make(bundles[1], bundles[0])
 
