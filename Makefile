@@ -49,7 +49,7 @@ protos: $(STAMP)
 
 lock:
 	uv pip compile -q --upgrade --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --universal \
-	  --extra terminal --extra service --extra dev pyproject.toml -o requirements/dev.lock
+	  --extra terminal --extra extract --extra service --extra dev pyproject.toml -o requirements/dev.lock
 	uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --universal \
 	  pyproject.toml -c requirements/dev.lock -o requirements/verify.lock
 

@@ -122,6 +122,18 @@ class SubmissionInvalidError(DevicesError):
     reason = "SUBMISSION_INVALID"
 
 
+class ImageInvalidError(SubmissionInvalidError):
+    """A fingerprint image cannot be read: another file, or another setting of the reader."""
+
+    reason = "IMAGE_INVALID"
+
+
+class ExtractorMissingError(DevicesError):
+    """The extractor is not installed on this terminal, or is not the one that was measured."""
+
+    reason = "EXTRACTOR_MISSING"
+
+
 class QueueError(DevicesError):
     """The terminal's queue, or an entry of it, cannot be used like that: call an operator."""
 

@@ -13,6 +13,7 @@ from identity.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from devices.terminal import Sample
+    from devices.terminal.extract import ExtractedFinger
 
 app = typer.Typer(no_args_is_help=True, help="Capture terminals: provision, run, enrol, simulate.")
 
@@ -21,6 +22,10 @@ FORMAT_HELP = (
     "ansi-incits-378-2009."
 )
 FormatOption = Annotated[str, typer.Option("--format", help=FORMAT_HELP)]
+PpiOption = Annotated[
+    int | None,
+    typer.Option(help="Resolution of images: 500 or 1000; what the file says if left out."),
+]
 PERSON_HELP = (
     "JSON file with full_name, gender (male, female, other), birth_date, document_number, "
     "household_division_code, residence_division_code, residence_address, arrival_date and, "
@@ -71,7 +76,7 @@ def enrol(
     directory: Annotated[Path, typer.Argument(help="The terminal's credentials.")],
     person: Annotated[Path, typer.Argument(help=PERSON_HELP)],
     samples: Annotated[
-        list[Path], typer.Argument(help="Finger minutiae records, one finger each.")
+        list[Path], typer.Argument(help="Finger minutiae records or images, one finger each.")
     ],
     permit: Annotated[bool, typer.Option(help="Ask for a permit as well.")] = True,
     idempotency_key: Annotated[
@@ -79,13 +84,14 @@ def enrol(
         typer.Option(help="The key of an earlier attempt whose answer was lost."),
     ] = None,
     sample_format: FormatOption = "iso-19794-2-2005",
+    ppi: PpiOption = None,
 ) -> None:
     """Submit one application and print its outcome as JSON."""
     from devices.terminal import TerminalClient
     from devices.terminal.submission import read_person
 
     applicant = read_person(person.read_bytes())
-    records = _samples(samples, sample_format)
+    records = _samples(samples, sample_format, ppi)
     with TerminalClient(directory) as terminal:
         answer = terminal.enrol(
             applicant, records, permit_requested=permit, idempotency_key=idempotency_key
@@ -104,11 +110,37 @@ def enrol(
 
 
 @app.command()
+def extract(
+    images: Annotated[list[Path], typer.Argument(help="PNG, BMP or TIFF, one finger each.")],
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for the records; beside the images if left out.")
+    ] = None,
+    ppi: PpiOption = None,
+    position: Annotated[
+        int, typer.Option(min=0, max=10, help="Which finger, ISO/IEC 19794-2; 0 is unknown.")
+    ] = 0,
+) -> None:
+    """Turn fingerprint images into ISO/IEC 19794-2:2005 records, NAME.iso, and print their quality.
+
+    Needs the extra [extract]; nothing is sent anywhere.
+    """
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for path in images:
+        found = _extracted(path, path.read_bytes(), ppi, position)
+        target = (path.parent if out is None else out) / f"{path.stem}.iso"
+        target.write_bytes(found.record)
+        rows.append((str(target), str(found.minutiae), str(found.quality)))
+    show_table(("record", "minutiae", "quality"), rows)
+
+
+@app.command()
 def submit(
     directory: Annotated[Path, typer.Argument(help="The terminal's credentials.")],
     person: Annotated[Path, typer.Argument(help=PERSON_HELP)],
     samples: Annotated[
-        list[Path], typer.Argument(help="Finger minutiae records, one finger each.")
+        list[Path], typer.Argument(help="Finger minutiae records or images, one finger each.")
     ],
     label: Annotated[
         str, typer.Option(help="What lists call it, e.g. a ticket number; no name.")
@@ -118,6 +150,7 @@ def submit(
         float, typer.Option("--wait", min=0, help="How long to try sending it now, in seconds.")
     ] = 15.0,
     sample_format: FormatOption = "iso-19794-2-2005",
+    ppi: PpiOption = None,
 ) -> None:
     """Keep one application on this terminal until the register has it, and try to send it.
 
@@ -130,7 +163,7 @@ def submit(
 
     stated = person.read_bytes()
     applicant = read_person(stated)
-    records = _samples(samples, sample_format)
+    records = _samples(samples, sample_format, ppi)
     with Outbox(directory) as outbox:
         # The same files are the same application, also when this command is repeated.
         key = outbox.queue.key_for(
@@ -257,13 +290,43 @@ def revoke(terminal: str, reason: str, credentials: Credentials) -> None:
     typer.echo(f"terminal {terminal} is revoked")
 
 
-def _samples(paths: list[Path], sample_format: str) -> list[Sample]:
-    """The fingers of the files. Raises InvalidRequestError for a format there is not."""
+def _samples(paths: list[Path], sample_format: str, ppi: int | None) -> list[Sample]:
+    """The fingers of the files; images are extracted here.
+
+    Raises:
+        InvalidRequestError: there is no such format.
+        DevicesError: an image cannot be read.
+    """
     from devices.terminal import Sample, SampleFormat
+    from devices.terminal.submission import MAX_FINGERS
 
     known = {one.label: one for one in SampleFormat}
     if sample_format not in known:
         raise InvalidRequestError(
             "FORMAT_UNSPECIFIED", f"the format must be one of {', '.join(known)}"
         )
-    return [Sample(path.read_bytes(), format=known[sample_format]) for path in paths]
+    if len(paths) > MAX_FINGERS:
+        raise InvalidRequestError("SAMPLES_MISSING", f"give 1 to {MAX_FINGERS} fingers")
+    samples = []
+    for path in paths:
+        content = path.read_bytes()
+        if content.startswith(b"FMR"):
+            samples.append(Sample(content, format=known[sample_format]))
+        else:
+            samples.append(Sample(_extracted(path, content, ppi, 0).record))
+    return samples
+
+
+def _extracted(path: Path, content: bytes, ppi: int | None, position: int) -> ExtractedFinger:
+    """The finger of an image file; what is wrong with it goes to stderr."""
+    from devices.errors import ImageInvalidError
+    from devices.terminal.extract import extract
+    from devices.terminal.image import read_image
+
+    try:
+        found = extract(read_image(content, ppi), position)
+    except ImageInvalidError as error:
+        raise ImageInvalidError(f"{path}: {error}") from error
+    if found.advice:
+        typer.echo(f"{path}: quality {found.quality}: {found.advice}", err=True)
+    return found

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from devices.terminal import Outbox
 from devices.terminal.queue import EntryState
@@ -21,6 +22,7 @@ from identity.app import open_installation
 from identity.server_process import loopback_toml, serving
 from identity.setup import create_installation
 from identity.types import ApplicationState
+from tests.devices.test_extract import ridges
 from tests.identity.kit import person, records
 from tests.identity.service_kit import admit_terminal
 
@@ -158,6 +160,21 @@ def test_an_application_is_kept_offline_listed_and_settled(
         code, out, err = anju(capsys, monkeypatch, *bad[:-1], "20")
         assert "ticket 51: needs attention, INVALID_ARGUMENT/DECODE_FAILED" in out
         assert "1 submissions need attention" in err
+        # An image does as well as a record, and is the same finger as the record made of it.
+        picture = tmp_path / "finger.png"
+        Image.fromarray(ridges()[0]).save(picture, dpi=(500, 500))
+        who.write_text(json.dumps(stated(52)), encoding="utf-8")
+        code, out, _ = anju(
+            capsys, monkeypatch, "terminal", "submit", home, who, picture, "--label", "ticket 52"
+        )
+        assert "ticket 52: sent, ENROLLED A" in out
+        code, out, _ = anju(capsys, monkeypatch, "terminal", "extract", picture, "--out", tmp_path)
+        assert code == 0
+        assert "finger.iso" in out
+        code, out, _ = anju(
+            capsys, monkeypatch, "terminal", "enrol", home, who, tmp_path / "finger.iso"
+        )
+        assert json.loads(out)["state"] == "RECOGNISED"
     with Outbox(home) as outbox:
         [refused] = outbox.queue.entries(EntryState.ATTENTION)
     code, out, _ = anju(capsys, monkeypatch, "terminal", "queue", home, "--retry", refused.key)
@@ -171,6 +188,21 @@ def test_an_application_is_kept_offline_listed_and_settled(
     assert code == 0
     assert "ticket 51" not in out
     assert "ticket 50" in out
+
+
+def test_an_image_of_unknown_resolution_fails_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = tmp_path / "finger.png"
+    Image.new("L", (300, 300), "white").save(picture)
+    code, _, err = anju(capsys, monkeypatch, "terminal", "extract", picture)
+    assert code == 1
+    assert err == (
+        f"anju: {picture}: the file does not say its resolution: state 500 or 1000 ppi\n"
+    )
+    code, _, err = anju(capsys, monkeypatch, "terminal", "extract", picture, "--ppi", "500")
+    assert code == 0
+    assert "hardly a finger" in err
 
 
 def test_submitting_a_person_without_a_name_fails_in_one_line(
