@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from identity.commands.session import Credentials, connected, instant, new_key, show_table
+from identity.commands.session import Credentials, connected, instant, new_key, pages, show_table
 
 if TYPE_CHECKING:
     from anju.v1 import adjudication_pb2, common_pb2
@@ -32,28 +32,27 @@ def list_cases(
     """Cases that wait for a decision, oldest first."""
     from anju.v1 import adjudication_pb2, adjudication_pb2_grpc
 
-    rows, page = [], ""
     with connected(credentials) as connection:
         stub = adjudication_pb2_grpc.AdjudicationServiceStub(connection.channel)
-        while True:
-            answer = connection.call(
-                stub.ListCases,
-                adjudication_pb2.ListCasesRequest(include_decided=include_decided, page_token=page),
+        rows = [
+            (
+                one.case_id,
+                _state(one),
+                _reason(one),
+                one.station_id,
+                instant(one.opened_at),
+                f"{one.candidates[0].similarity:.1f}" if one.candidates else "-",
             )
-            rows += [
-                (
-                    one.case_id,
-                    _state(one),
-                    _reason(one),
-                    one.station_id,
-                    instant(one.opened_at),
-                    f"{one.candidates[0].similarity:.1f}" if one.candidates else "-",
+            for answer in pages(
+                lambda token: connection.call(
+                    stub.ListCases,
+                    adjudication_pb2.ListCasesRequest(
+                        include_decided=include_decided, page_token=token
+                    ),
                 )
-                for one in answer.cases
-            ]
-            page = answer.next_page_token
-            if not page:
-                break
+            )
+            for one in answer.cases
+        ]
     show_table(("case", "state", "reason", "station", "opened", "similarity"), rows)
 
 

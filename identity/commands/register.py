@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from identity.commands.session import Credentials, connected, instant, show_table
+from identity.commands.session import Credentials, connected, instant, pages, show_table
 
 app = typer.Typer(no_args_is_help=True, help="The register: one record, and who has seen it.")
 
@@ -43,25 +43,22 @@ def disclosures(registrant: Registrant, credentials: Credentials) -> None:
     """Who has looked at this person's record, newest first: theirs to know."""
     from anju.v1 import register_pb2, register_pb2_grpc
 
-    rows, page = [], ""
     with connected(credentials) as connection:
         stub = register_pb2_grpc.RegisterServiceStub(connection.channel)
-        while True:
-            answer = connection.call(
-                stub.ListDisclosures,
-                register_pb2.ListDisclosuresRequest(registrant_id=registrant, page_token=page),
+        rows = [
+            (
+                instant(one.at),
+                one.who,
+                one.purpose.code,
+                one.purpose.case_reference,
+                one.action,
             )
-            rows += [
-                (
-                    instant(one.at),
-                    one.who,
-                    one.purpose.code,
-                    one.purpose.case_reference,
-                    one.action,
+            for answer in pages(
+                lambda token: connection.call(
+                    stub.ListDisclosures,
+                    register_pb2.ListDisclosuresRequest(registrant_id=registrant, page_token=token),
                 )
-                for one in answer.disclosures
-            ]
-            page = answer.next_page_token
-            if not page:
-                break
+            )
+            for one in answer.disclosures
+        ]
     show_table(("at", "who", "purpose", "case", "action"), rows)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from devices.terminal import Connection
@@ -44,6 +42,27 @@ def new_key() -> str:
     from devices.terminal.wire import new_idempotency_key
 
     return new_idempotency_key()
+
+
+class Page(Protocol):
+    """An answer that may have another one after it."""
+
+    @property
+    def next_page_token(self) -> str: ...
+
+
+PageT = TypeVar("PageT", bound=Page)
+
+
+def pages(ask: Callable[[str], PageT]) -> Iterator[PageT]:
+    """Every page of a listing; ``ask`` is given the page token, empty for the first."""
+    token = ""
+    while True:
+        answer = ask(token)
+        yield answer
+        token = answer.next_page_token
+        if not token:
+            return
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

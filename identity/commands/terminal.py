@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from identity.commands.session import Credentials, connected, instant, new_key, show_table
+from identity.commands.session import Credentials, connected, instant, new_key, pages, show_table
 from identity.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -252,26 +252,24 @@ def list_terminals(credentials: Credentials) -> None:
     """All terminals with their state, certificate and last contact (operators)."""
     from anju.v1 import terminals_pb2, terminals_pb2_grpc
 
-    rows, page = [], ""
     with connected(credentials) as connection:
         stub = terminals_pb2_grpc.TerminalServiceStub(connection.channel)
-        while True:
-            answer = connection.call(
-                stub.ListTerminals, terminals_pb2.ListTerminalsRequest(page_token=page)
+        rows = [
+            (
+                one.terminal_id,
+                one.station_id,
+                terminals_pb2.TerminalState.Name(one.state).removeprefix("TERMINAL_STATE_"),
+                instant(one.certificate_not_after),
+                instant(one.last_contact),
             )
-            rows += [
-                (
-                    one.terminal_id,
-                    one.station_id,
-                    terminals_pb2.TerminalState.Name(one.state).removeprefix("TERMINAL_STATE_"),
-                    instant(one.certificate_not_after),
-                    instant(one.last_contact),
+            for answer in pages(
+                lambda token: connection.call(
+                    stub.ListTerminals,
+                    terminals_pb2.ListTerminalsRequest(page_token=token),
                 )
-                for one in answer.terminals
-            ]
-            page = answer.next_page_token
-            if not page:
-                break
+            )
+            for one in answer.terminals
+        ]
     show_table(("terminal", "station", "state", "certificate until", "last contact"), rows)
 
 
