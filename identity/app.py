@@ -47,6 +47,7 @@ from devices.authority import Authority, open_authority
 from devices.provisioning import Provisioning
 from identity import calls
 from identity.adjudication import Adjudication
+from identity.admission import Quotas, Slots
 from identity.calls import CallInterceptor
 from identity.config import Config, database_url, load_config
 from identity.enrolment import Enrolment
@@ -83,6 +84,7 @@ from matcher.types import FingerPosition
 KEYS, DEVICES, ISSUANCE, INDEX, OPERATORS = "keys", "devices", "issuance", "index", "operators"
 SETTLE_EVERY_S = 60.0
 REFRESH_EVERY_S = 3_600.0
+REFUSING_THREADS = 4
 
 log = structlog.get_logger("anju")
 
@@ -177,8 +179,14 @@ class Server:
         settings = installation.config.server
         credentials = installation.authority.server
         pair = [(credentials.key_pem, credentials.certificate_pem)]
-        guard = CallInterceptor(installation.provisioning)
-        self._main = _grpc_server(settings.workers, settings.max_message_bytes, guard)
+        guard = CallInterceptor(
+            installation.provisioning,
+            Slots(settings.workers, settings.waiting_calls),
+            Quotas(settings.terminal_calls_per_minute),
+        )
+        # Every waiting call has a thread, and some more refuse the others without delay.
+        threads = settings.workers + settings.waiting_calls + REFUSING_THREADS
+        self._main = _grpc_server(threads, settings.max_message_bytes, guard)
         self._open = _grpc_server(
             max(2, settings.workers // 4), settings.max_message_bytes, CallInterceptor(None)
         )

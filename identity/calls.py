@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -15,7 +16,8 @@ from typing import Any, Protocol, cast
 import grpc
 
 from devices.certificates import principal_from_auth_context
-from devices.types import Principal
+from devices.types import Principal, Role
+from identity.admission import Quotas, Slots
 from identity.authorisation import ANONYMOUS_METHODS, require_allowed
 from identity.errors import DeadlineError, UnauthenticatedError
 from identity.store.once import check_key
@@ -91,10 +93,18 @@ class CallInterceptor(grpc.ServerInterceptor):
     Args:
         standing: refuses revoked certificates; None on the provisioning port, whose callers have
             no certificate and may call the anonymous methods only.
+        slots, quotas: how much is let in, and of each terminal; None sets no bound.
     """
 
-    def __init__(self, standing: Standing | None) -> None:
+    def __init__(
+        self,
+        standing: Standing | None,
+        slots: Slots | None = None,
+        quotas: Quotas | None = None,
+    ) -> None:
         self._standing = standing
+        self._slots = slots
+        self._quotas = quotas
 
     def intercept_service(
         self,
@@ -111,17 +121,23 @@ class CallInterceptor(grpc.ServerInterceptor):
         inner = handler.unary_unary
 
         def call(request: Any, context: grpc.ServicerContext) -> Any:
-            principal = self._authenticate(context, name)
-            token = _current.set(Call(principal, name, context))
-            try:
-                require_time()
-                return inner(request, context)
-            finally:
-                _current.reset(token)
+            with self._slot(context):
+                principal = self._authenticate(context, name)
+                token = _current.set(Call(principal, name, context))
+                try:
+                    require_time()
+                    return inner(request, context)
+                finally:
+                    _current.reset(token)
 
         return grpc.unary_unary_rpc_method_handler(
             call, handler.request_deserializer, handler.response_serializer
         )
+
+    def _slot(self, context: grpc.ServicerContext) -> AbstractContextManager[None]:
+        if self._slots is None:
+            return nullcontext()
+        return self._slots.held(context.time_remaining())
 
     def _authenticate(self, context: grpc.ServicerContext, name: str) -> Principal | None:
         if self._standing is None:
@@ -136,4 +152,6 @@ class CallInterceptor(grpc.ServerInterceptor):
         principal = principal_from_auth_context(identities)
         self._standing.admit(principal)
         require_allowed(principal, name)
+        if self._quotas is not None and principal.role is Role.TERMINAL:
+            self._quotas.spend(str(principal))
         return principal

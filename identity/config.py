@@ -24,17 +24,30 @@ class ServerConfig:
 
     ``address`` asks every caller for a client certificate. ``provisioning_address`` has server TLS
     only, for terminals that have no certificate yet and for public trust material.
+
+    Attributes:
+        workers: calls that run at a time.
+        waiting_calls: calls that may wait for a worker; one more is refused as BUSY.
+        terminal_calls_per_minute: of each terminal, on average and at once; 0 sets no limit.
     """
 
     address: str = "127.0.0.1:7443"
     provisioning_address: str = "127.0.0.1:7444"
     hostnames: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
     workers: int = 16
+    waiting_calls: int = 64
+    terminal_calls_per_minute: int = 1_200
     max_message_bytes: int = 1_048_576
     drain_s: float = 10.0
 
     def __post_init__(self) -> None:
         _require(self.workers >= 2, "server.workers", "must be at least 2")
+        _require(0 <= self.waiting_calls <= 1_000, "server.waiting_calls", "must be 0 to 1000")
+        _require(
+            self.terminal_calls_per_minute >= 0,
+            "server.terminal_calls_per_minute",
+            "must not be negative",
+        )
         _require(bool(self.hostnames), "server.hostnames", "must name at least one host")
         _require(0 <= self.drain_s <= 3_600, "server.drain_s", "must be 0 to 3600")
         _require(
@@ -208,6 +221,8 @@ DEFAULT_TOML = """\
 address = "127.0.0.1:7443"              # mutual TLS: terminals, operators
 provisioning_address = "127.0.0.1:7444" # server TLS only: provisioning, trust material
 hostnames = ["localhost", "127.0.0.1", "::1"] # what the server's certificate is valid for
+waiting_calls = 64                      # beyond, callers are told to come back (BUSY)
+terminal_calls_per_minute = 1200        # of each terminal; 0 sets no limit
 
 [store]
 url = "sqlite:///register.sqlite3"      # relative to this directory

@@ -59,6 +59,18 @@ class UnavailableError(IdentityError):
     """Not now: try again later, nothing is lost."""
 
 
+class OverloadError(IdentityError):
+    """Too many calls, by this terminal (QUOTA) or by all (BUSY): come back later, nothing is lost.
+
+    Attributes:
+        retry_after_s: when to come back, in seconds.
+    """
+
+    def __init__(self, reason: str, message: str, retry_after_s: float) -> None:
+        super().__init__(reason, message)
+        self.retry_after_s = retry_after_s
+
+
 class StorageFullError(IdentityError):
     """The disk is full; nothing of this request was kept."""
 

@@ -7,6 +7,7 @@ fixed text: what went wrong inside is for the log, not for the caller.
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,7 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     identity_errors.UnauthenticatedError: Code.UNAUTHENTICATED,
     identity_errors.DeadlineError: Code.DEADLINE_EXCEEDED,
     identity_errors.UnavailableError: Code.UNAVAILABLE,
+    identity_errors.OverloadError: Code.RESOURCE_EXHAUSTED,
     identity_errors.StorageFullError: Code.RESOURCE_EXHAUSTED,
     identity_errors.SealError: Code.FAILED_PRECONDITION,
     matcher_errors.DecodeError: Code.INVALID_ARGUMENT,
@@ -104,7 +106,7 @@ def _status(
     details: list[Any] = [info]
     if code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED):
         retry = RetryInfo()
-        retry.retry_delay.seconds = max(1, round(retry_after_s or RETRY_AFTER_S))
+        retry.retry_delay.seconds = max(1, math.ceil(retry_after_s or RETRY_AFTER_S))
         details.append(retry)
     for detail in details:
         packed = AnyMessage()

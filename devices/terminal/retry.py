@@ -64,6 +64,8 @@ def retrying(
         except UnreachableError as error:
             telling = error if error.reason or telling is None else telling
             wait = policy.uniform(0, bound)
+            if error.status == "RESOURCE_EXHAUSTED":
+                wait += error.retry_after_s
             if policy.monotonic() + wait >= end:
                 raise telling from telling.__cause__
             policy.sleep(wait)

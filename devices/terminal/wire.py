@@ -52,6 +52,7 @@ _TRY_AGAIN = (
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.CANCELLED,
 )
+_BUSY = "BUSY"  # refused before anything was done, with the time to come back after
 
 
 class Connection:
@@ -109,7 +110,7 @@ class Connection:
                 f"the server at {self.address} does not have a certificate that our authority "
                 "vouches for today; check the address, and this machine's clock"
             )
-        if code not in _TRY_AGAIN:
+        if code not in _TRY_AGAIN and reason != _BUSY:
             return RemoteError(code.name, reason, text, retry_after_s)
         if not reason:
             text = f"no answer from the register at {self.address}: {text}"

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
@@ -40,10 +40,21 @@ CODES: dict[type[errors.DevicesError], grpc.StatusCode] = {
 _caller: contextvars.ContextVar[Principal] = contextvars.ContextVar("caller")
 
 
-def refuse(context: grpc.ServicerContext, code: grpc.StatusCode, reason: str, text: str) -> None:
-    detail = AnyMessage()
-    detail.Pack(ErrorInfo(reason=reason, domain="anju"))
-    status = Status(code=code.value[0], message=text, details=[detail])
+def refuse(
+    context: grpc.ServicerContext,
+    code: grpc.StatusCode,
+    reason: str,
+    text: str,
+    retry_s: int = 0,
+) -> None:
+    details = [AnyMessage()]
+    details[0].Pack(ErrorInfo(reason=reason, domain="anju"))
+    if retry_s:
+        retry = RetryInfo()
+        retry.retry_delay.seconds = retry_s
+        details.append(AnyMessage())
+        details[1].Pack(retry)
+    status = Status(code=code.value[0], message=text, details=details)
     context.abort_with_status(rpc_status.to_status(status))
 
 

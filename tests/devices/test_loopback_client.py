@@ -116,6 +116,23 @@ def test_a_refusal_is_not_asked_again(
     assert len(running.enrolments.requests) == 1
 
 
+def test_a_busy_register_is_asked_again_after_the_time_it_named(
+    running: Register, credentials_directory: Path
+) -> None:
+    waits: list[float] = []
+
+    def hook(number: int, context: grpc.ServicerContext) -> None:
+        if number < 2:
+            refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "BUSY", "come back", retry_s=3)
+
+    running.enrolments.hook = hook
+    policy = RetryPolicy(sleep=waits.append, uniform=lambda low, high: 0.25)
+    with TerminalClient(credentials_directory, policy=policy) as terminal:
+        assert terminal.enrol(person(), [b"one"]).state is ApplicationState.ENROLLED
+    assert waits == [3.25, 3.25]
+    assert len({request.idempotency_key for request in running.enrolments.requests}) == 1
+
+
 def test_a_refusal_carries_status_reason_and_message(
     running: Register, terminal: TerminalClient
 ) -> None:

@@ -35,6 +35,7 @@ ROWS: list[tuple[Exception, grpc.StatusCode, str, str]] = [
     (identity_errors.UnauthenticatedError("A", "m"), Code.UNAUTHENTICATED, "A", ""),
     (identity_errors.DeadlineError(), Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", ""),
     (identity_errors.UnavailableError("A", "m"), Code.UNAVAILABLE, "A", ""),
+    (identity_errors.OverloadError("BUSY", "m", 2.0), Code.RESOURCE_EXHAUSTED, "BUSY", ""),
     (identity_errors.StorageFullError(), Code.RESOURCE_EXHAUSTED, "DISK_FULL", ""),
     (identity_errors.SealError("ERASED", "m"), Code.FAILED_PRECONDITION, "ERASED", ""),
     (

@@ -10,6 +10,8 @@ Conventions of the whole contract:
   answer again; with a different request it is refused with ALREADY_EXISTS / IDEMPOTENCY_CONFLICT.
 * Every refusal is a standard gRPC status with a google.rpc.ErrorInfo whose `domain` is "anju" and
   whose `reason` is a stable upper-case token; the status message says what a person can do.
+* Under load a call is refused with RESOURCE_EXHAUSTED / BUSY, and a terminal that makes too many
+  calls with RESOURCE_EXHAUSTED / QUOTA; google.rpc.RetryInfo says when to come back.
 * Deadlines are honoured: work that cannot finish in time stops with DEADLINE_EXCEEDED. What was
   acknowledged is durable; after a deadline, call again with the same idempotency key.
 """
