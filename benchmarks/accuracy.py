@@ -35,9 +35,9 @@ from matcher.codec import decode
 from matcher.compare import PARAMETERS, PackedTemplate, pack
 from matcher.descriptor import DESCRIPTOR_VERSION, shipped_model
 from matcher.errors import MatcherError
-from matcher.index import TemplateStore
 from matcher.kernels import FEATURES
 from matcher.matcher import Matcher
+from matcher.store import TemplateStore
 from matcher.types import Template
 
 FMR_POINTS = (1e-2, 1e-3, 1e-4)

@@ -26,8 +26,8 @@ from matcher.codec import decode
 from matcher.compare import PARAMETERS, PackedTemplate, pack
 from matcher.descriptor import shipped_model
 from matcher.errors import MatcherError
-from matcher.index import TemplateStore
 from matcher.kernels import FEATURES
+from matcher.store import TemplateStore
 from matcher.types import Template
 
 RIDGE = 1e-3
@@ -45,7 +45,7 @@ def measured_sets(
 ) -> Iterator[tuple[str, *Summaries]]:
     """Name and summaries of each set's mated, non-mated and no-finger pairs."""
     model = shipped_model()
-    fakes = [pack(template, model) for template in no_fingers(1, NO_FINGERS)]
+    fakes = [pack(fake, model, refuse_patterns=False) for fake in no_fingers(1, NO_FINGERS)]
     for folder in sorted({path.parent for path in directory.glob("**/*.iso")}):
         fingers: list[str] = []
         packed: list[PackedTemplate] = []

@@ -48,6 +48,11 @@ class DescriptorModel:
     def dimension(self) -> int:
         return int(self.w2.shape[0])
 
+    @property
+    def weights(self) -> tuple[NDArray[np.float32], ...]:
+        """w1, b1, w2, b2 and the length of a descriptor, as the compiled kernels take them."""
+        return (self.w1, self.b1, self.w2, self.b2, _QUANTUM)  # type: ignore[return-value]
+
     def describe(
         self, x: NDArray[np.float32], y: NDArray[np.float32], angle: NDArray[np.uint8]
     ) -> NDArray[np.int8]:
@@ -58,9 +63,7 @@ class DescriptorModel:
             angle: (M,) uint8, 256 units a turn.
         """
         neighbours = kernels_fast.neighbourhoods(x, y, angle)
-        described: NDArray[np.int8] = kernels_fast.describe(
-            neighbours, self.w1, self.b1, self.w2, self.b2, _QUANTUM
-        )
+        described: NDArray[np.int8] = kernels_fast.describe(neighbours, *self.weights)
         return described
 
 

@@ -50,6 +50,8 @@ HULL_SOFTNESS_PX = 6.0
 
 DIMENSION = 64
 """Of a descriptor. A constant, so that inner products are unrolled."""
+MAX_SPAN_PX = 1023
+"""Of a template's minutiae in x and in y: 52 mm, more than the pad of any finger."""
 MAX_MINUTIAE = 128
 """More than a whole finger shows: extractors that report more report noise. The best are kept."""
 MAX_CANDIDATES = 3
@@ -89,6 +91,8 @@ class Parameters(NamedTuple):
         motions: how many of the proposed motions are refined.
         rounds: pairings after the first.
         rival_votes: a motion with less than this share of the best one's votes is not refined.
+        rank_rounds, rank_coarse_px, rank_fine_px, rank_angle: refinements, tolerances of place in
+            them and after them, and of direction, when the shortlist is put in order.
         steady: from this round on, a pairing that comes again is final.
     """
 
@@ -115,6 +119,10 @@ class Parameters(NamedTuple):
     rounds: int = 4
     rival_votes: float = 0.7
     steady: int = 2
+    rank_rounds: int = 2
+    rank_coarse_px: float = 9.0
+    rank_fine_px: float = 6.0
+    rank_angle: float = 0.2
 
 
 FEATURES = (
@@ -679,7 +687,9 @@ def shares(distances: FloatArray, half_scale: float) -> FloatArray:
     return shared
 
 
-def vote(hits: Hits, px: FloatArray, py: FloatArray, rows: int, P: Parameters) -> NDArray[np.int64]:
+def vote(
+    hits: Hits, px: FloatArray, py: FloatArray, P: Parameters
+) -> tuple[IndexArray, IndexArray, FloatArray]:
     """The strongest agreement on one motion among each row's hits.
 
     Every hit of a row proposes a motion, as in :func:`propose_motions`; a probe minutia gives the
@@ -687,19 +697,19 @@ def vote(hits: Hits, px: FloatArray, py: FloatArray, rows: int, P: Parameters) -
 
     Args:
         px, py: (M,) float32, the probe's minutiae.
-        rows: how many rows there are.
 
     Returns:
-        (rows,) int64 votes, 0 for rows without hits.
+        (V,) rows with votes, rising; (V,) int64 votes; and (V, 3) float64 motions: rotation and
+        shift that lay the probe on the row's template, of the first best proposal.
     """
-    votes = np.zeros(rows, dtype=np.int64)
+    rows, votes, motions = [], [], []
     for row in np.unique(hits.row):
         own = hits.row == row
         i, x, y, turn, share = (values[own] for values in hits[1:])
-        best = 0.0
+        best, motion = 0.0, (0.0, 0.0, 0.0)
         for proposal in range(i.shape[0]):
-            rotation = turn[proposal]
-            if abs(math.remainder(rotation, math.tau)) > P.max_rotation:
+            rotation = float(wrapped(turn[proposal]))
+            if abs(rotation) > P.max_rotation:
                 continue
             co, si = math.cos(rotation), math.sin(rotation)
             dx, dy = px[i] - px[i[proposal]], py[i] - py[i[proposal]]
@@ -709,6 +719,78 @@ def vote(hits: Hits, px: FloatArray, py: FloatArray, rows: int, P: Parameters) -
             v = (ex * ex + ey * ey) / slack + (wrapped(turn - rotation) / P.vote_angle) ** 2
             voice = np.zeros(px.shape[0])
             np.maximum.at(voice, i, share * np.maximum(1.0 - v / VOTE_CUT, 0.0) ** 2)
-            best = max(best, float(voice.sum()))
-        votes[row] = int(best * VOTE_UNITS)
-    return votes
+            if voice.sum() > best:
+                at_x, at_y = float(px[i[proposal]]), float(py[i[proposal]])
+                best = float(voice.sum())
+                motion = (
+                    rotation,
+                    float(x[proposal]) - (co * at_x - si * at_y),
+                    float(y[proposal]) - (si * at_x + co * at_y),
+                )
+        if best > 0.0:
+            rows.append(int(row))
+            votes.append(int(best * VOTE_UNITS))
+            motions.append(motion)
+    return (
+        np.asarray(rows, dtype=np.int64),
+        np.asarray(votes, dtype=np.int64),
+        np.asarray(motions, dtype=np.float64).reshape(-1, 3),
+    )
+
+
+def _placed(x: FloatArray, y: FloatArray, angle: FloatArray) -> Minutiae:
+    nothing: Any = np.empty(0)
+    x, y, angle = (values.astype(np.float64) for values in (x, y, angle))
+    return Minutiae(x, y, angle, nothing, nothing, nothing)
+
+
+def rank_score(
+    probe: tuple[FloatArray, FloatArray, FloatArray],
+    reference: tuple[FloatArray, FloatArray, FloatArray],
+    motion: tuple[float, float, float],
+    P: Parameters,
+) -> float:
+    """How many minutiae fall on one another under a motion that is refined on the way.
+
+    Places and directions only: this orders the shortlist, a hundred thousand references a second,
+    before the best are compared. Every probe minutia takes the reference minutia it fits best, the
+    motion is fitted to these pairs, and so on; in the end a reference minutia counts once, for the
+    best that took it, as ``(1 - squared deviation)^2``.
+
+    Args:
+        probe, reference: x, y, angle, each (M,) or (N,) float32; the reference by rising x.
+        motion: rotation, shift that lay the probe on the reference.
+    """
+    (xp, yp, ap), (x, y, a) = probe, reference
+    rotation, tx, ty = motion
+    for r in range(P.rank_rounds + 1):
+        reach = BUMP_REACH * (P.rank_coarse_px if r < P.rank_rounds else P.rank_fine_px)
+        co, si = math.cos(rotation), math.sin(rotation)
+        px, py = co * xp - si * yp + tx, si * xp + co * yp + ty
+        d2 = (x[None, :] - px[:, None]) ** 2 + (y[None, :] - py[:, None]) ** 2
+        t = wrapped(a[None, :] - (ap + rotation)[:, None]) / (BUMP_REACH * P.rank_angle)
+        fits = 1.0 - d2 / reach**2 - t * t
+        j = fits.argmax(axis=1)
+        fit = fits[np.arange(xp.shape[0]), j]
+        i = np.flatnonzero(fit > 0.0)
+        w, j = fit[i] ** 2, j[i]
+        if i.shape[0] == 0 or r == P.rank_rounds:
+            taken = np.zeros(x.shape[0])
+            np.maximum.at(taken, j, w)
+            return float(taken.sum())
+        sides = [_placed(*side) for side in (probe, reference)]
+        turn = sides[1].angle[j] - sides[0].angle[i]
+        rotation, tx, ty = fit_motion(sides[0], sides[1], i, j, w, turn, P.angle_lever_px2)
+    return 0.0
+
+
+# --- minutiae in four bytes ---
+
+
+def packed_geometry(
+    x: NDArray[np.int16], y: NDArray[np.int16], angle: NDArray[np.uint8], kind: NDArray[np.uint8]
+) -> NDArray[np.uint32]:
+    """Minutiae in four bytes each: 10 bits of x, 10 of y, 8 of angle, 4 of kind."""
+    xi, yi, ai, ki = (values.astype(np.uint32) for values in (x, y, angle, kind))
+    packed = (xi << 22) | (yi << 12) | (ai << 4) | (ki & np.uint32(15))
+    return packed.astype(np.uint32)

@@ -1119,34 +1119,224 @@ def compare_rows(  # type: ignore[no-untyped-def]
 
 
 @_jit
-def vote(row, probe, x, y, turn, share, px, py, rows, P):  # type: ignore[no-untyped-def]
+def vote(row, probe, x, y, turn, share, px, py, P):  # type: ignore[no-untyped-def]
     """See :func:`matcher.kernels.vote`; the hits' columns come one by one."""
-    votes = np.zeros(rows, np.int64)
+    count = row.shape[0]
+    rows = np.empty(count, np.int64)
+    votes = np.empty(count, np.int64)
+    motions = np.empty((count, 3), np.float64)
     voice = np.zeros(px.shape[0])
+    found = 0
     start = 0
-    while start < row.shape[0]:
+    while start < count:
         stop = start + 1
-        while stop < row.shape[0] and row[stop] == row[start]:
+        while stop < count and row[stop] == row[start]:
             stop += 1
         best = 0.0
         for s in range(start, stop):
-            rotation = turn[s]
-            if abs(_wrapped(rotation)) > P.max_rotation:
+            rotation = _wrapped(turn[s])
+            if abs(rotation) > P.max_rotation:
                 continue
             co = math.cos(rotation)
             si = math.sin(rotation)
-            voice[:] = 0.0
+            i0 = probe[s]
+            for q in range(start, stop):
+                voice[probe[q]] = 0.0
             for q in range(start, stop):
                 i = probe[q]
                 g = _agreement(
-                    px[i] - px[probe[s]], py[i] - py[probe[s]], x[q] - x[s], y[q] - y[s],
+                    px[i] - px[i0], py[i] - py[i0], x[q] - x[s], y[q] - y[s],
                     turn[q] - rotation, co, si, P,
                 )  # fmt: skip
                 voice[i] = max(voice[i], share[q] * g)
             total = 0.0
-            for i in range(px.shape[0]):
-                total += voice[i]
-            best = max(best, total)
-        votes[row[start]] = np.int64(best * VOTE_UNITS)
+            for q in range(start, stop):
+                total += voice[probe[q]]
+                voice[probe[q]] = 0.0
+            if total > best:
+                best = total
+                motions[found, 0] = rotation
+                motions[found, 1] = x[s] - (co * px[i0] - si * py[i0])
+                motions[found, 2] = y[s] - (si * px[i0] + co * py[i0])
+        if best > 0.0:
+            rows[found] = row[start]
+            votes[found] = np.int64(best * VOTE_UNITS)
+            found += 1
         start = stop
-    return votes
+    return rows[:found], votes[:found], motions[:found]
+
+
+@_jit
+def unpacked(geometry, x, y, angle, kind):  # type: ignore[no-untyped-def]
+    """Take packed minutiae apart; see :func:`matcher.kernels.packed_geometry`."""
+    for i in range(geometry.shape[0]):
+        g = geometry[i]
+        x[i] = g >> 22
+        y[i] = (g >> 12) & 1023
+        angle[i] = (g >> 4) & 255
+        kind[i] = g & 15
+
+
+@_jit_sums
+def _nearest_mate(x, y, a, lo, hi, xr, yr, ar, inverse, per_turn):  # type: ignore[no-untyped-def]
+    """The best fitting minutia among ``lo:hi`` and how well it fits, from 1 to 0."""
+    turn = np.float32(_TWO_PI)
+    rounds = np.float32(1.0 / _TWO_PI)
+    best = np.float32(0.0)
+    mate = -1
+    for j in range(lo, hi):
+        ex = xr[j] - x
+        ey = yr[j] - y
+        t = ar[j] - a
+        t = (t - turn * np.floor(t * rounds + np.float32(0.5))) * per_turn
+        u = np.float32(1.0) - (ex * ex + ey * ey) * inverse - t * t
+        if u > best:
+            best = u
+            mate = j
+    return mate, best
+
+
+@_jit
+def rank_rows(xp, yp, ap, geometry, starts, rows, motions, P):  # type: ignore[no-untyped-def]
+    """See :func:`matcher.kernels.rank_score`, of each row; probe minutiae by rising x."""
+    scores = np.zeros(rows.shape[0])
+    m = xp.shape[0]
+    size = MAX_MINUTIAE
+    x = np.empty(size, np.float32)
+    y = np.empty(size, np.float32)
+    a = np.empty(size, np.float32)
+    taken = np.empty(size, np.float32)
+    pairs = np.empty((7, size), np.float32)
+    unit = np.float32(_TWO_PI / 256.0)
+    for s in range(rows.shape[0]):
+        lo = starts[rows[s]]
+        n = starts[rows[s] + 1] - lo
+        for j in range(n):
+            g = geometry[lo + j]
+            x[j] = g >> 22
+            y[j] = (g >> 12) & 1023
+            a[j] = ((g >> 4) & 255) * unit
+        rotation = motions[s, 0]
+        tx = motions[s, 1]
+        ty = motions[s, 2]
+        for r in range(P.rank_rounds + 1):
+            sigma = P.rank_coarse_px if r < P.rank_rounds else P.rank_fine_px
+            reach = np.float32(BUMP_REACH * sigma)
+            inverse = np.float32(1.0 / (BUMP_REACH * sigma) ** 2)
+            per_turn = np.float32(1.0 / (BUMP_REACH * P.rank_angle))
+            co = np.float32(math.cos(rotation))
+            si = np.float32(math.sin(rotation))
+            for j in range(n):
+                taken[j] = 0.0
+            used = 0
+            score = 0.0
+            for i in range(m):
+                px = co * xp[i] - si * yp[i] + np.float32(tx)
+                py = si * xp[i] + co * yp[i] + np.float32(ty)
+                first = 0
+                last = n
+                while first < last:
+                    mid = (first + last) >> 1
+                    if x[mid] < px - reach:
+                        first = mid + 1
+                    else:
+                        last = mid
+                last = first
+                while last < n and x[last] <= px + reach:
+                    last += 1
+                if first == last:
+                    continue
+                j, fit = _nearest_mate(
+                    px, py, ap[i] + np.float32(rotation), first, last, x, y, a, inverse, per_turn
+                )
+                if j < 0:
+                    continue
+                w = fit * fit
+                if w > taken[j]:
+                    score += w - taken[j]
+                    taken[j] = w
+                pairs[0, used] = xp[i]
+                pairs[1, used] = yp[i]
+                pairs[2, used] = x[j]
+                pairs[3, used] = y[j]
+                pairs[4, used] = a[j] - ap[i]
+                pairs[5, used] = w
+                used += 1
+            if used == 0 or r == P.rank_rounds:
+                scores[s] = score
+                break
+            rotation, tx, ty = _fit_motion(
+                used, pairs[0], pairs[1], pairs[2], pairs[3], pairs[4], pairs[5],
+                P.angle_lever_px2,
+            )  # fmt: skip
+    return scores
+
+
+@_jit
+def compare_references(x, y, a, k, d, h, geometry, starts, rows, network, scale, P, features):  # type: ignore[no-untyped-def]
+    """:func:`compare_rows` with references of which only the minutiae are kept.
+
+    Their descriptors and hulls are made on the way, the same as when they were packed.
+    """
+    unit = np.float32(_TWO_PI / 256.0)
+    xp = x.astype(np.float32)
+    yp = y.astype(np.float32)
+    ap = a.astype(np.float32) * unit
+    dp = d.astype(np.int16)
+    mates = np.empty(256, np.int32)
+    work = _workspace()
+    for q in range(rows.shape[0]):
+        part = geometry[starts[rows[q]] : starts[rows[q] + 1]]
+        n = part.shape[0]
+        x1 = np.empty(n, np.int16)
+        y1 = np.empty(n, np.int16)
+        a1 = np.empty(n, np.uint8)
+        k1 = np.empty(n, np.uint8)
+        unpacked(part, x1, y1, a1, k1)
+        xr = x1.astype(np.float32)
+        yr = y1.astype(np.float32)
+        ar = a1.astype(np.float32) * unit
+        h1 = convex_hull(xr, yr)
+        dr = describe(neighbourhoods(xr, yr, a1), *network).astype(np.int16)
+        if _precedes(x, y, a, x1, y1, a1):
+            _compare(
+                xp, yp, ap, k, dp, h, xr, yr, ar, k1, dr, h1, scale, P, features[q], mates, work
+            )
+        else:
+            _compare(
+                xr, yr, ar, k1, dr, h1, xp, yp, ap, k, dp, h, scale, P, features[q], mates, work
+            )
+
+
+@_jit
+def living_codes(codes, ids, new_rows, out_codes, out_ids):  # type: ignore[no-untyped-def]
+    """Copy the living entries of one inverted list, packed in FAISS's blocks of 32 codes.
+
+    A block holds, for each of 32 sub-quantizers in turn, 16 bytes: the low halves are entries 0-15
+    and the high halves 16-31, in the order 0, 8, 1, 9, ... 7, 15.
+
+    Args:
+        codes: (blocks, 32, 16) uint8; ids: (N,) int64, row number times 2^28 and a place.
+        new_rows: (R,) int64, the new number of each row, or -1 for a dead one.
+        out_codes, out_ids: as many, zeroed.
+
+    Returns:
+        How many live.
+    """
+    count = 0
+    for e in range(ids.shape[0]):
+        row = new_rows[ids[e] >> 28]
+        if row < 0:
+            continue
+        out_ids[count] = (row << 28) | (ids[e] & ((1 << 28) - 1))
+        a = e & 15
+        b = count & 15
+        source = 2 * a if a < 8 else 2 * (a - 8) + 1
+        target = 2 * b if b < 8 else 2 * (b - 8) + 1
+        down = 4 if e & 16 else 0
+        up = 4 if count & 16 else 0
+        for m in range(codes.shape[1]):
+            half = (codes[e >> 5, m, source] >> down) & 15
+            out_codes[count >> 5, m, target] |= half << up
+        count += 1
+    return count

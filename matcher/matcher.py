@@ -43,9 +43,13 @@ class MatcherSettings:
 
 
 class _Guard:
-    """Many readers or one writer; a waiting writer goes before new readers."""
+    """Many readers or one writer; a waiting writer goes before new readers.
+
+    Who needs things to stay as they are for longer keeps writers out, and readers go on.
+    """
 
     def __init__(self) -> None:
+        self._writers = threading.Lock()
         self._condition = threading.Condition()
         self._readers = 0
         self._writers_waiting = 0
@@ -65,19 +69,25 @@ class _Guard:
                 self._condition.notify_all()
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        with self._condition:
-            self._writers_waiting += 1
-            while self._writing or self._readers:
-                self._condition.wait()
-            self._writers_waiting -= 1
-            self._writing = True
-        try:
+    def unchanged(self) -> Iterator[None]:
+        with self._writers:
             yield
-        finally:
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        with self._writers:
             with self._condition:
-                self._writing = False
-                self._condition.notify_all()
+                self._writers_waiting += 1
+                while self._readers:
+                    self._condition.wait()
+                self._writers_waiting -= 1
+                self._writing = True
+            try:
+                yield
+            finally:
+                with self._condition:
+                    self._writing = False
+                    self._condition.notify_all()
 
 
 class Matcher:
@@ -109,6 +119,7 @@ class Matcher:
         self._settings = settings
         self._guard = _Guard()
         self._snapshot_lock = threading.Lock()
+        self._compacting = threading.Lock()
         # Templates hash by identity; an entry goes when its template does.
         self._pack_cache: WeakKeyDictionary[Template, PackedTemplate] = WeakKeyDictionary()
         threads = settings.threads or os.cpu_count() or 1
@@ -136,22 +147,21 @@ class Matcher:
             IndexStateError: the snapshot is broken, another key's, or another version's; rebuild
                 from the register.
         """
-        dimension = shipped_model().dimension
         settings = settings or MatcherSettings()
         if directory is None:
-            return cls(ReferenceIndex(dimension), 0, None, None, settings)
+            return cls(ReferenceIndex(), 0, None, None, settings)
         if key is None or len(key) != snapshot.KEY_BYTES:
             raise ValueError(f"snapshots need a key of {snapshot.KEY_BYTES} bytes")
         path = directory / SNAPSHOT_NAME
         if not path.exists():
-            return cls(ReferenceIndex(dimension), 0, directory, key, settings)
+            return cls(ReferenceIndex(), 0, directory, key, settings)
         header, meta, arrays = snapshot.read(path, key)
         if header.get("versions") != _versions():
             raise IndexStateError(
                 f"the snapshot was made by {header.get('versions')}, this is {_versions()}"
             )
         try:
-            index = ReferenceIndex.restored(dimension, meta["subject_ids"], arrays)
+            index = ReferenceIndex.restored(arrays)
             sequence = int(meta["sequence"])
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise IndexStateError("the snapshot's parts do not belong together") from error
@@ -205,9 +215,26 @@ class Matcher:
         with self._guard.writing():
             self._advance(sequence)
             self._index.withdraw(subject_id)
-            everything = len(self._index) + self._index.dead
-            if self._index.dead > max(1000, self._settings.compact_dead_share * everything):
-                self._index = self._index.compacted()
+        if self._index.dead > max(1000, self._settings.compact_dead_share * self._index.rows):
+            self._compact_in_background()
+
+    def _compact_in_background(self) -> None:
+        if self._compacting.acquire(blocking=False):
+            threading.Thread(target=self._compact, name="matcher-compact", daemon=True).start()
+
+    def _compact(self) -> None:
+        """Copy the living references; searches go on, changes wait while memory is copied."""
+        try:
+            with self._guard.unchanged():
+                before, rows = self._index, self._index.rows
+                living = before.alive.copy()
+                arrays = before.saved()
+            compacted = ReferenceIndex.restored(arrays)
+            with self._guard.writing():
+                compacted.catch_up(before, rows, living, self._model.describe)
+                self._index = compacted
+        finally:
+            self._compacting.release()
 
     def _advance(self, sequence: int) -> None:
         if sequence < self._sequence:
@@ -234,16 +261,19 @@ class Matcher:
         """
         packed = self._packed(probes)
         with self._guard.reading():
-            rows, searched = None, len(self._index)
-            if added_after is not None:
-                rows = self._index.added_after(added_after)
+            index, sequence = self._index, self._sequence
+            if added_after is None:
+                searched, rows = len(index), self._searcher.found(index, packed)
+            else:
+                rows = index.added_after(added_after)
                 searched = int(rows.shape[0])
-            return CandidateList(
-                candidates=self._searcher.rank(self._index, packed, limit, rows),
-                complete=True,
-                searched=searched,
-                sequence=self._sequence,
-            )
+        # What rows hold never changes: comparing needs no guard.
+        return CandidateList(
+            candidates=self._searcher.rank(index, packed, limit, rows),
+            complete=True,
+            searched=searched,
+            sequence=sequence,
+        )
 
     def identify_many(
         self, batch: Sequence[Sequence[Template]], *, limit: int = 10
@@ -275,9 +305,10 @@ class Matcher:
         packed = self._packed(probes)
         with self._guard.reading():
             rows = np.asarray(self._index.rows_of(subject_id), dtype=np.int64)
-            if rows.shape[0] == 0:
-                raise UnknownSubjectError(subject_id)
-            ranked = self._searcher.rank(self._index, packed, 1, rows)
+            index = self._index
+        if rows.shape[0] == 0:
+            raise UnknownSubjectError(subject_id)
+        ranked = self._searcher.rank(index, packed, 1, rows)
         if not ranked:
             return Decision(-math.inf, threshold, (-math.inf,) * len(packed))
         return Decision(ranked[0].similarity, threshold, ranked[0].finger_similarities)
@@ -311,9 +342,9 @@ class Matcher:
             FailureToEnrolError: nothing on one side can be compared.
         """
         packed = self._packed(probes)
-        index = ReferenceIndex(self._model.dimension)
+        index = ReferenceIndex()
         index.add("", [template for template in self._packed(references) if template], 0)
-        rows = np.arange(len(index.store), dtype=np.int64)
+        rows = np.arange(index.rows, dtype=np.int64)
         ranked = self._searcher.rank(index, packed, 1, rows)
         return ranked[0].similarity if ranked else -math.inf
 
@@ -339,15 +370,15 @@ class Matcher:
         if self._directory is None or self._key is None:
             raise IndexStateError("a matcher in memory has no snapshot")
         with self._snapshot_lock:
-            with self._guard.reading():
-                subject_ids, arrays = self._index.saved()
+            with self._guard.unchanged():
+                arrays = self._index.saved()
                 sequence = self._sequence
             self._directory.mkdir(parents=True, exist_ok=True)
             snapshot.write(
                 self._directory / SNAPSHOT_NAME,
                 self._key,
                 {"versions": _versions()},
-                {"subject_ids": subject_ids, "sequence": sequence},
+                {"sequence": sequence},
                 arrays,
             )
 

@@ -1,10 +1,11 @@
 """Probes + index -> candidate list.
 
-A small index is compared with exhaustively. In a larger one every probe minutia looks up its
-nearest enrolled minutiae and divides one vote among them, so a minutia that looks like many says
-little; the votes for a reference count as far as they agree on one motion of the finger. The
-subjects with most are compared. Votes are counted in whole numbers and a cut through equals keeps
-them all: the shortlist does not depend on the order in which references were added.
+Every probe minutia looks up its nearest enrolled minutiae and divides one vote among them, so a
+minutia that looks like many says little; the votes for a reference count as far as they agree on
+one motion of the finger. The subjects with most are the shortlist. It is put in order by how many
+minutiae fall on one another under that motion, which needs places and directions only; the best
+are compared in full. Votes and orders are whole numbers, and a cut through equals keeps them all:
+whom a search compares with does not depend on the order in which references were added.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +24,10 @@ from matcher.calibration import Calibration
 from matcher.compare import PARAMETERS, PackedTemplate
 from matcher.descriptor import DescriptorModel
 from matcher.index import ReferenceIndex
-from matcher.kernels import FEATURES, shares
+from matcher.kernels import FEATURES, VOTE_UNITS, shares
 from matcher.types import Candidate, FingerPosition
 
-_CHUNK_ROWS = 256
+_CHUNK_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,20 @@ class SearchSettings:
 
     Attributes:
         exhaustive_references: up to this many references everything is compared.
-        shortlist_subjects: subjects compared after voting, and all that tie with the last.
+        shortlist_subjects: subjects put in order after voting, and all that tie with the last.
+        compared_subjects: of these, subjects compared in full, and all that tie with the last.
         neighbours: nearest enrolled minutiae a probe minutia votes for.
-        lists: inverted lists a probe minutia visits.
+        lists: inverted lists a probe minutia visits, at least.
+        scanned: enrolled minutiae a probe minutia is compared with on average, at least, while an
+            eighth of the lists holds as many: in a small index the visits cost little.
     """
 
-    exhaustive_references: int = 1000
-    shortlist_subjects: int = 300
-    neighbours: int = 400
+    exhaustive_references: int = 16
+    shortlist_subjects: int = 200
+    compared_subjects: int = 8
+    neighbours: int = 600
     lists: int = 48
+    scanned: int = 100_000
 
 
 def compatible(probe: int, references: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -80,10 +87,10 @@ class Searcher:
 
         Args:
             probes: ``None`` for one too poor to compare; its similarity is ``-inf``.
-            rows: compare with these living rows, all of them, instead of searching.
+            rows: compare with these rows, all of them, instead of those of :meth:`found`.
         """
         if rows is None:
-            rows = self._shortlist(index, probes)
+            rows = self.found(index, probes)
         if rows.shape[0] == 0 or limit < 1:
             return ()
         similarities = np.stack([self._compare(index, probe, rows) for probe in probes])
@@ -147,14 +154,16 @@ class Searcher:
             return similarities
         chosen = np.flatnonzero(compatible(int(probe.position), index.positions[rows]))
         features = np.zeros((chosen.shape[0], len(FEATURES)))
-        store = index.store.arrays()
+        geometry, starts = index.geometry
 
         def run(start: int) -> None:
             part = slice(start, start + _CHUNK_ROWS)
-            kernels_fast.compare_rows(
+            kernels_fast.compare_references(
                 *probe.arrays(),
-                *store,
+                geometry,
+                starts,
                 rows[chosen[part]],
+                self._model.weights,
                 self._model.scale,
                 PARAMETERS,
                 features[part],
@@ -166,38 +175,62 @@ class Searcher:
         similarities[chosen] = np.maximum(similarities[chosen], 0.0)
         return similarities
 
-    def _shortlist(
+    def found(
         self, index: ReferenceIndex, probes: Sequence[PackedTemplate | None]
     ) -> NDArray[np.int64]:
-        alive = np.flatnonzero(index.alive)
-        if alive.shape[0] <= self._settings.exhaustive_references:
-            return alive
-        subjects = index.subject_numbers
-        total = np.zeros(int(subjects[-1]) + 1, dtype=np.int64)
-        for probe in probes:
-            if probe is None:
-                continue
-            votes = self._votes(index, probe)
-            votes[~compatible(int(probe.position), index.positions)] = 0
-            best = np.zeros_like(total)
-            voted = np.flatnonzero(votes)
-            np.maximum.at(best, subjects[voted], votes[voted])
-            total += best
-        wanted = min(self._settings.shortlist_subjects, total.shape[0])
-        cut = max(int(np.partition(total, -wanted)[-wanted]), 1)
-        return alive[total[subjects[alive]] >= cut]
+        """The living rows of the subjects worth comparing with, rising."""
+        if len(index) <= self._settings.exhaustive_references:
+            return np.flatnonzero(index.alive)
+        subjects, order = self._in_order(index, probes, self.shortlist(index, probes))
+        return index.rows_of_numbers(_best(subjects, order, self._settings.compared_subjects))
 
-    def _votes(self, index: ReferenceIndex, probe: PackedTemplate) -> NDArray[np.int64]:
-        distances, minutiae = index.nearest(
-            probe.descriptors, self._settings.neighbours, self._settings.lists
+    def shortlist(
+        self, index: ReferenceIndex, probes: Sequence[PackedTemplate | None]
+    ) -> Shortlist:
+        """The subjects with most votes, and what the rows of each probe got."""
+        voted = [self._votes(index, probe) if probe is not None else None for probe in probes]
+        subjects, total = _summed(
+            [(index.subject_numbers[v.rows], v.votes) for v in voted if v is not None]
         )
-        divided = shares(distances, 0.5 * self._model.scale)
-        hits = index.hits(minutiae, divided, probe)
+        return Shortlist(
+            np.sort(_best(subjects, total, self._settings.shortlist_subjects)), tuple(voted)
+        )
+
+    def _votes(self, index: ReferenceIndex, probe: PackedTemplate) -> Votes:
+        lists = max(self._settings.lists, index.lists_holding(self._settings.scanned))
+        distances, ids = index.nearest(probe.descriptors, self._settings.neighbours, lists)
+        hits = index.hits(ids, shares(distances, 0.5 * self._model.scale), probe)
         px, py = probe.x.astype(np.float32), probe.y.astype(np.float32)
-        votes: NDArray[np.int64] = kernels_fast.vote(
-            *hits, px, py, index.alive.shape[0], PARAMETERS
-        )
-        return votes
+        rows, votes, motions = kernels_fast.vote(*hits, px, py, PARAMETERS)
+        fits = compatible(int(probe.position), index.positions[rows])
+        return Votes(rows[fits], votes[fits], motions[fits])
+
+    def _in_order(
+        self,
+        index: ReferenceIndex,
+        probes: Sequence[PackedTemplate | None],
+        shortlist: Shortlist,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Subjects of the shortlist and how well they fit, in whole millionths of a minutia."""
+        ranked = []
+        for probe, voted in zip(probes, shortlist.votes, strict=True):
+            if probe is None or voted is None:
+                continue
+            listed = np.isin(index.subject_numbers[voted.rows], shortlist.subjects)
+            rows = voted.rows[listed]
+            unit = np.float32(math.tau / 256.0)
+            scores = kernels_fast.rank_rows(
+                probe.x.astype(np.float32),
+                probe.y.astype(np.float32),
+                probe.angle.astype(np.float32) * unit,
+                *index.geometry,
+                rows,
+                voted.motions[listed],
+                PARAMETERS,
+            )
+            whole = (scores * VOTE_UNITS).astype(np.int64) + voted.votes[listed]
+            ranked.append((index.subject_numbers[rows], whole))
+        return _summed(ranked)
 
     def _each(self, run: Callable[[int], None], starts: Sequence[int]) -> None:
         if self._executor is None or len(starts) < 2:
@@ -212,3 +245,44 @@ def _finger(position: int | None, number: int) -> tuple[str, int]:
     if position is None or position == int(FingerPosition.UNKNOWN):
         return ("view", number)
     return ("position", position)
+
+
+@dataclass(frozen=True, eq=False)
+class Votes:
+    """What one probe's minutiae voted for: rows, their votes and motions."""
+
+    rows: NDArray[np.int64]
+    votes: NDArray[np.int64]
+    motions: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Shortlist:
+    """Numbers of the subjects with most votes, rising, and the votes of each probe."""
+
+    subjects: NDArray[np.int64]
+    votes: tuple[Votes | None, ...]
+
+
+def _summed(
+    parts: Sequence[tuple[NDArray[np.integer[Any]], NDArray[np.int64]]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Subjects, rising, and the sum over the parts of the best each has in a part."""
+    subjects, values = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for part_subjects, part_values in parts:
+        order = np.lexsort((-part_values, part_subjects))
+        own, first = np.unique(part_subjects[order], return_index=True)
+        subjects.append(own.astype(np.int64))
+        values.append(part_values[order][first])
+    everything, place = np.unique(np.concatenate(subjects), return_inverse=True)
+    total = np.zeros(everything.shape[0], dtype=np.int64)
+    np.add.at(total, place, np.concatenate(values))
+    return everything, total
+
+
+def _best(subjects: NDArray[np.int64], values: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
+    """The ``wanted`` subjects of highest value, and all that tie with the last."""
+    if subjects.shape[0] <= wanted:
+        return subjects
+    best: NDArray[np.int64] = subjects[values >= np.partition(values, -wanted)[-wanted]]
+    return best

@@ -198,10 +198,43 @@ def test_votes_agree(count: int) -> None:
         turn=np.where(moved, rng.normal(0, 0.1, count), rng.uniform(-6, 6, count)),
         share=rng.uniform(0, 1, count),
     )
-    votes = kernels.vote(hits, probe.x, probe.y, 12, P)
-    found = kernels_fast.vote(*hits, probe.x, probe.y, 12, P)
-    np.testing.assert_allclose(found, votes, rtol=1e-4, atol=2)
-    assert votes.shape == (12,)
+    rows, votes, motions = kernels.vote(hits, probe.x, probe.y, P)
+    fast_rows, fast_votes, fast_motions = kernels_fast.vote(*hits, probe.x, probe.y, P)
+    np.testing.assert_array_equal(fast_rows, rows)
+    np.testing.assert_allclose(fast_votes, votes, rtol=1e-4, atol=2)
+    np.testing.assert_allclose(fast_motions, motions, atol=1e-3)
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.1])
+def test_orders_of_a_shortlist_agree(moved: float) -> None:
+    for finger in range(6):
+        probe = packed(finger, 0)
+        others = [packed(finger, 1), packed(finger + 1, 0)]
+        geometry = [kernels.packed_geometry(o.x, o.y, o.angle, o.kind) for o in others]
+        starts = np.cumsum([0, *(len(o) for o in others)])
+        motions = np.tile([moved, 60 * moved, -30 * moved], (2, 1))
+        a, b = (minutiae(template)[:3] for template in (probe, others[0]))
+        scores = kernels_fast.rank_rows(
+            *a, np.concatenate(geometry), starts, np.arange(2), motions, P
+        )
+        expected = [
+            kernels.rank_score(a, minutiae(other)[:3], tuple(motion), P)
+            for other, motion in zip(others, motions, strict=True)
+        ]
+        np.testing.assert_allclose(scores, expected, atol=2e-2)
+        itself = kernels.rank_score(b, b, (0.0, 0.0, 0.0), P)
+        assert itself == pytest.approx(len(others[0]), abs=1e-3)
+
+
+def test_minutiae_in_four_bytes_come_back() -> None:
+    rng = np.random.default_rng(4)
+    x, y = (rng.integers(0, 1024, 50).astype(np.int16) for _ in range(2))
+    angle = rng.integers(0, 256, 50).astype(np.uint8)
+    kind = rng.integers(0, 3, 50).astype(np.uint8)
+    found = [np.empty_like(values) for values in (x, y, angle, kind)]
+    kernels_fast.unpacked(kernels.packed_geometry(x, y, angle, kind), *found)
+    for value, expected in zip(found, (x, y, angle, kind), strict=True):
+        np.testing.assert_array_equal(value, expected)
 
 
 def test_hits_that_agree_on_a_motion_count_more_than_scattered_ones() -> None:
@@ -212,7 +245,8 @@ def test_hits_that_agree_on_a_motion_count_more_than_scattered_ones() -> None:
     y = np.concatenate((probe.y, rng.uniform(-300, 0, 10))).astype(np.float32)
     turn = np.concatenate((np.zeros(10), rng.uniform(-3, 3, 10)))
     hits = Hits(np.repeat([0, 1], 10), finder, x, y, turn, np.full(20, 0.5))
-    agreed, scattered = kernels_fast.vote(*hits, probe.x, probe.y, 2, P)
+    _, (agreed, scattered), motions = kernels_fast.vote(*hits, probe.x, probe.y, P)
+    np.testing.assert_allclose(motions[0], (0.0, 30.0, 0.0), atol=1e-4)
     assert agreed == 5 * kernels.VOTE_UNITS
     assert scattered < agreed / 2
 

@@ -23,9 +23,10 @@ INDEX = (FingerPosition.RIGHT_INDEX,)
 KEY = bytes(range(32))
 SUBJECTS = 40
 VOTING = MatcherSettings(
-    search=SearchSettings(exhaustive_references=0, shortlist_subjects=10), threads=2
+    search=SearchSettings(exhaustive_references=0, shortlist_subjects=20, compared_subjects=10),
+    threads=2,
 )
-EXHAUSTIVE = MatcherSettings(threads=1)
+EXHAUSTIVE = MatcherSettings(search=SearchSettings(exhaustive_references=1000), threads=1)
 
 
 def person(
@@ -252,21 +253,59 @@ def test_a_poor_probe_leaves_the_others_to_speak(exhaustive: Matcher) -> None:
     assert best.similarity == exhaustive.identify([good]).candidates[0].similarity
 
 
-@pytest.mark.parametrize("minutiae", [120, 255])
-def test_a_template_full_of_noise_resembles_nobody(exhaustive: Matcher, minutiae: int) -> None:
-    answer = exhaustive.identify([empty_template(minutiae)])
-    assert answer.candidates[0].similarity < 3.0
+def test_a_template_full_of_noise_resembles_nobody(exhaustive: Matcher) -> None:
+    assert exhaustive.identify([empty_template(90)]).candidates[0].similarity < 3.0
+    with pytest.raises(FailureToEnrolError, match=r"more than a finger|all look alike"):
+        exhaustive.identify([empty_template(255)])
 
 
-def test_a_grid_of_minutiae_resembles_nobody(exhaustive: Matcher) -> None:
-    x, y = np.meshgrid(np.arange(20, 280, 16), np.arange(20, 300, 20))
-    grid = dataclasses.replace(
-        empty_template(x.size),
-        x=x.ravel().astype(np.float32),
-        y=y.ravel().astype(np.float32),
-        angle=np.full(x.size, 1.6, dtype=np.float32),
+def grid(pitch_x: float, pitch_y: float, directions: int = 1, noise_px: float = 0.0) -> Template:
+    rng = np.random.default_rng(7)
+    x, y = (
+        g.ravel() for g in np.meshgrid(np.arange(20, 280, pitch_x), np.arange(20, 300, pitch_y))
     )
-    assert exhaustive.identify([grid]).candidates[0].similarity < 3.0
+    angle = 1.6 + math.pi * rng.integers(0, directions, x.size) + rng.normal(0, 0.1, x.size)
+    return dataclasses.replace(
+        empty_template(x.size),
+        x=(x + rng.normal(0, noise_px, x.size)).astype(np.float32),
+        y=(y + rng.normal(0, noise_px, x.size)).astype(np.float32),
+        angle=np.mod(angle, math.tau).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize(
+    "wolf",
+    [grid(16, 20), grid(12, 12), grid(24, 24), grid(18, 18, noise_px=2), grid(14, 20, 2, 1.5)],
+)
+def test_a_template_built_to_resemble_many_is_refused(exhaustive: Matcher, wolf: Template) -> None:
+    with pytest.raises(FailureToEnrolError) as failure:
+        exhaustive.identify([wolf])
+    assert failure.value.reason in ("REPETITIVE", "CROWDED")
+
+
+@pytest.mark.parametrize("first", [0, 8, 16, 24])
+def test_several_fingers_laid_on_one_another_are_refused(first: int) -> None:
+    """Such a template would match each of those it was made of."""
+    parts = [person(number)[0] for number in range(first, first + 8)]
+    bred = dataclasses.replace(
+        parts[0],
+        x=np.concatenate([part.x for part in parts]),
+        y=np.concatenate([part.y for part in parts]),
+        angle=np.concatenate([part.angle for part in parts]),
+        kind=np.concatenate([part.kind for part in parts]),
+        quality=np.concatenate([part.quality for part in parts]),
+    )
+    with pytest.raises(FailureToEnrolError) as failure:
+        Matcher.open(None).check([bred])
+    assert failure.value.reason == "CROWDED"
+
+
+def test_minutiae_wider_apart_than_a_finger_are_refused() -> None:
+    wide = empty_template(30)
+    wide.x[0] = 3000.0
+    with pytest.raises(FailureToEnrolError) as failure:
+        Matcher.open(None).check([wide])
+    assert failure.value.reason == "OUT_OF_RANGE"
 
 
 def test_a_comparison_is_symmetric_and_explains_itself() -> None:
