@@ -1296,16 +1296,17 @@ def compare_references(x, y, a, k, d, h, geometry, starts, rows, network, scale,
         xr = x1.astype(np.float32)
         yr = y1.astype(np.float32)
         ar = a1.astype(np.float32) * unit
-        h1 = convex_hull(xr, yr)
+        h1 = convex_hull(xr, yr).astype(np.uint8)  # of one type: compiled once
         dr = describe(neighbourhoods(xr, yr, a1), *network).astype(np.int16)
-        if _precedes(x, y, a, x1, y1, a1):
-            _compare(
-                xp, yp, ap, k, dp, h, xr, yr, ar, k1, dr, h1, scale, P, features[q], mates, work
-            )
-        else:
-            _compare(
-                xr, yr, ar, k1, dr, h1, xp, yp, ap, k, dp, h, scale, P, features[q], mates, work
-            )
+        probe = (xp, yp, ap, k, dp, h)
+        other = (xr, yr, ar, k1, dr, h1)
+        # One call, so that the comparison is compiled into this once.
+        first, second = (probe, other) if _precedes(x, y, a, x1, y1, a1) else (other, probe)
+        _compare(
+            first[0], first[1], first[2], first[3], first[4], first[5],
+            second[0], second[1], second[2], second[3], second[4], second[5],
+            scale, P, features[q], mates, work,
+        )  # fmt: skip
 
 
 @_jit
