@@ -44,7 +44,7 @@ class SearchSettings:
             eighth of the lists holds as many: in a small index the visits cost little.
     """
 
-    exhaustive_references: int = 16
+    exhaustive_references: int = 64
     shortlist_subjects: int = 200
     compared_subjects: int = 8
     neighbours: int = 600
