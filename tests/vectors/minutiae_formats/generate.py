@@ -437,7 +437,7 @@ def invalid() -> Iterator[Invalid]:
 
 def vectors() -> dict[str, str]:
     """File names and contents."""
-    files = {}
+    files: dict[str, dict[str, object]] = {}
     for name, standard, shows, record, views in valid():
         files[f"valid-{standard}-{name}.json"] = {
             "format": standard,
