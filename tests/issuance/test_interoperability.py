@@ -103,7 +103,9 @@ def auth0() -> Callable[[list[tuple[str, KeyInfo]]], list[dict[str, Any]]]:
     if shutil.which("npm") is None:
         problem = "npm is not installed"
     elif not (NODE / "node_modules" / "@auth0").is_dir():
-        install = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
+        # Not `npm ci`: without registry addresses npm locks no optional parts of other platforms,
+        # and then refuses its own lock. They are not needed; the rest comes as it was locked.
+        install = ["npm", "install", "--no-save", "--omit=optional", "--ignore-scripts", "--silent"]
         if subprocess.run(install, cwd=NODE, check=False, timeout=120).returncode:
             problem = "@auth0/cose cannot be installed here"
     if problem is not None:
