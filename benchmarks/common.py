@@ -23,8 +23,6 @@ from matcher.codec import decode
 from matcher.types import Template
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SHARED_DATA = REPOSITORY.parent / "shared" / "data"
-"""Where the tuning data lies when it is there; never required."""
 
 _DISTRIBUTIONS = ("numpy", "numba", "faiss-cpu", "grpcio", "cryptography", "sqlalchemy")
 
