@@ -21,6 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import grpc
+import numpy as np
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -78,8 +79,7 @@ from issuance.servicer import TrustServicer
 from matcher.errors import IndexStateError
 from matcher.matcher import Matcher
 from matcher.servicer import MatchingServicer
-from matcher.synthetic import Population
-from matcher.types import FingerPosition
+from matcher.types import MinutiaKind, Template
 
 KEYS, DEVICES, ISSUANCE, INDEX, OPERATORS = "keys", "devices", "issuance", "index", "operators"
 SETTLE_EVERY_S = 60.0
@@ -293,13 +293,24 @@ SERVICES = (
 def _warm_up() -> None:
     """Compile the numeric kernels before anybody waits for them; from a cache after the first time.
 
-    A synthetic finger goes through a matcher of its own, which is then forgotten.
+    Minutiae strewn at random go through a matcher of its own, which is then forgotten. No synthetic
+    finger: its generator would have to be compiled too, and the service never draws one.
     """
+    random = np.random.default_rng(0)
+    count = 40
+    finger = Template(
+        x=random.uniform(20, 280, count).astype(np.float32),
+        y=random.uniform(20, 380, count).astype(np.float32),
+        angle=random.uniform(0, 2 * np.pi, count).astype(np.float32),
+        kind=np.full(count, MinutiaKind.ENDING, dtype=np.uint8),
+        quality=np.full(count, 80, dtype=np.uint8),
+        width=300,
+        height=400,
+    )
     scratch = Matcher.open(None)
-    fingers = Population(0).templates_of_person(0, (FingerPosition.RIGHT_INDEX,))
-    scratch.add("warm-up", fingers, 1)
-    scratch.identify(fingers)
-    scratch.verify("warm-up", fingers, fmr=0.01)
+    scratch.add("warm-up", [finger], 1)
+    scratch.identify([finger])
+    scratch.verify("warm-up", [finger], fmr=0.01)
 
 
 def _open_index(directory: Path, key: bytes, last_change: int) -> Matcher:
