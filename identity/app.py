@@ -78,6 +78,7 @@ from issuance.issuer import Issuer
 from issuance.servicer import TrustServicer
 from matcher.errors import IndexStateError
 from matcher.matcher import Matcher
+from matcher.search import SearchSettings
 from matcher.servicer import MatchingServicer
 from matcher.types import MinutiaKind, Template
 
@@ -308,9 +309,11 @@ def _warm_up() -> None:
         height=400,
     )
     scratch = Matcher.open(None)
-    scratch.add("warm-up", [finger], 1)
+    # One more than are compared without voting, so that voting is compiled as well.
+    for number in range(SearchSettings().exhaustive_references + 1):
+        scratch.add(f"warm-up-{number}", [finger], number)
     scratch.identify([finger])
-    scratch.verify("warm-up", [finger], fmr=0.01)
+    scratch.verify("warm-up-0", [finger], fmr=0.01)
 
 
 def _open_index(directory: Path, key: bytes, last_change: int) -> Matcher:
