@@ -1,4 +1,4 @@
-"""Simulated terminals: many at once, against a real server, with the truth kept beside.
+"""One call after the other, many terminals at once, with the truth kept beside.
 
 The population comes in from outside as visits; who is who (``truth_id``) never leaves this module.
 From the truth follows what each visit is: a person's first, a return under the same document, or a
@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 
 from devices.credentials import CERTIFICATE_FILE
 from devices.errors import RemoteError, UnreachableError
+from devices.simulator.truth import Judged, findings
 from devices.terminal.client import TerminalClient, provision
 from devices.terminal.retry import DEFAULT_POLICY, RetryPolicy
 from devices.terminal.types import Application, ApplicationState, Person
@@ -259,20 +260,17 @@ def report_of(outcomes: Sequence[_Outcome]) -> Report:
     """Hold the outcomes against the truth; times are the caller's."""
     judged = [(one, one.application) for one in outcomes if one.application is not None]
     states = Counter(application.state for _, application in judged)
-    enrolled_as = {
-        application.registrant_id: one.visit.truth_id
-        for one, application in judged
-        if application.state is State.ENROLLED
-    }
-    found = missed = alarms = 0
-    for mine in _by_person(judged).values():
-        new = mine[State.ENROLLED]
-        told_apart = mine[State.RECOGNISED] + mine[State.IN_ADJUDICATION] + mine[State.REJECTED]
-        # Visits of one person overlap in time, so "the first" is whichever was enrolled. If none
-        # was, one of those held back was the first.
-        missed += max(0, new - 1)
-        found += told_apart if new else max(0, told_apart - 1)
-        alarms += 0 if new or mine[State.RECOGNISED] or not told_apart else 1
+    found = findings(
+        [
+            Judged(
+                one.visit.truth_id,
+                one.visit.person.document_number,
+                application.state,
+                application.registrant_id,
+            )
+            for one, application in judged
+        ]
+    )
     return Report(
         visits=len(outcomes),
         enrolled=states[State.ENROLLED],
@@ -289,25 +287,12 @@ def report_of(outcomes: Sequence[_Outcome]) -> Report:
         lost=sum(one.lost for one in outcomes),
         doubled=sum(one.doubled for one in outcomes),
         resent=sum(one.resent for one in outcomes),
-        duplicates_found=found,
-        duplicates_missed=missed,
-        false_alarms=alarms,
-        wrongly_recognised=sum(
-            application.state is State.RECOGNISED
-            and enrolled_as.get(application.registrant_id, one.visit.truth_id) != one.visit.truth_id
-            for one, application in judged
-        ),
+        duplicates_found=found.duplicates_found,
+        duplicates_missed=found.duplicates_missed,
+        false_alarms=found.false_alarms,
+        wrongly_recognised=found.wrongly_recognised,
         latencies_s=tuple(sorted(latency for one in outcomes for latency in one.latencies_s)),
     )
-
-
-def _by_person(
-    judged: Sequence[tuple[_Outcome, Application]],
-) -> dict[str, Counter[ApplicationState]]:
-    people: dict[str, Counter[ApplicationState]] = {}
-    for one, application in judged:
-        people.setdefault(one.visit.truth_id, Counter())[application.state] += 1
-    return people
 
 
 def fleet(

@@ -1,0 +1,3 @@
+from devices.simulator.direct import Progress, Report, Visit, fleet, simulate
+
+__all__ = ["Progress", "Report", "Visit", "fleet", "simulate"]
