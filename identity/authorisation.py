@@ -17,6 +17,8 @@ METHODS: dict[str, frozenset[Role]] = {
     "TerminalService.RevokeTerminal": OPERATOR,
     "EnrolmentService.Enrol": TERMINAL,
     "EnrolmentService.GetApplication": CAPTURE,
+    "EnrolmentService.Upload": TERMINAL,
+    "EnrolmentService.GetUpload": TERMINAL,
     "MatchingService.Identify": OPERATOR,
     "MatchingService.Verify": OPERATOR,
     "RegisterService.GetRegistrant": OPERATOR,

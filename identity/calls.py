@@ -20,6 +20,7 @@ from devices.types import Principal, Role
 from identity.admission import Quotas, Slots
 from identity.authorisation import ANONYMOUS_METHODS, require_allowed
 from identity.errors import DeadlineError, UnauthenticatedError
+from identity.rpc_status import answering_once
 from identity.store.once import check_key
 from identity.types import Once
 
@@ -94,6 +95,7 @@ class CallInterceptor(grpc.ServerInterceptor):
         standing: refuses revoked certificates; None on the provisioning port, whose callers have
             no certificate and may call the anonymous methods only.
         slots, quotas: how much is let in, and of each terminal; None sets no bound.
+        streams: as ``slots``, for calls that go on for as long as their caller sends.
     """
 
     def __init__(
@@ -101,9 +103,11 @@ class CallInterceptor(grpc.ServerInterceptor):
         standing: Standing | None,
         slots: Slots | None = None,
         quotas: Quotas | None = None,
+        streams: Slots | None = None,
     ) -> None:
         self._standing = standing
         self._slots = slots
+        self._streams = streams
         self._quotas = quotas
 
     def intercept_service(
@@ -112,16 +116,17 @@ class CallInterceptor(grpc.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
-            return handler  # health watch and reflection: nothing about a person
         path = handler_call_details.method.lstrip("/")
-        if not path.startswith("anju.v1."):
-            return handler
+        if handler is None or not path.startswith("anju.v1."):
+            return handler  # health and reflection: nothing about a person
+        if handler.response_streaming:
+            raise NotImplementedError(f"nobody would be authenticated for {path}")
         name = path.removeprefix("anju.v1.").replace("/", ".")
-        inner = handler.unary_unary
+        inner: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
+        slots = self._streams if handler.request_streaming else self._slots
 
         def call(request: Any, context: grpc.ServicerContext) -> Any:
-            with self._slot(context):
+            with _slot(slots, context):
                 principal = self._authenticate(context, name)
                 token = _current.set(Call(principal, name, context))
                 try:
@@ -130,14 +135,7 @@ class CallInterceptor(grpc.ServerInterceptor):
                 finally:
                     _current.reset(token)
 
-        return grpc.unary_unary_rpc_method_handler(
-            call, handler.request_deserializer, handler.response_serializer
-        )
-
-    def _slot(self, context: grpc.ServicerContext) -> AbstractContextManager[None]:
-        if self._slots is None:
-            return nullcontext()
-        return self._slots.held(context.time_remaining())
+        return answering_once(handler, call)
 
     def _authenticate(self, context: grpc.ServicerContext, name: str) -> Principal | None:
         if self._standing is None:
@@ -155,3 +153,7 @@ class CallInterceptor(grpc.ServerInterceptor):
         if self._quotas is not None and principal.role is Role.TERMINAL:
             self._quotas.spend(str(principal))
         return principal
+
+
+def _slot(slots: Slots | None, context: grpc.ServicerContext) -> AbstractContextManager[None]:
+    return nullcontext() if slots is None else slots.held(context.time_remaining())

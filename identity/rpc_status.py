@@ -124,9 +124,9 @@ class StatusInterceptor(grpc.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
+        if handler is None or handler.response_streaming:
             return handler
-        inner = handler.unary_unary
+        inner: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
         method = handler_call_details.method
 
         def call(request: Any, context: grpc.ServicerContext) -> Any:
@@ -139,9 +139,19 @@ class StatusInterceptor(grpc.ServerInterceptor):
                     log.error("rpc failed", method=method, **_where(error))
                 context.abort_with_status(rpc_status.to_status(status))
 
-        return grpc.unary_unary_rpc_method_handler(
-            call, handler.request_deserializer, handler.response_serializer
-        )
+        return answering_once(handler, call)
+
+
+def answering_once(
+    handler: grpc.RpcMethodHandler[Any, Any], call: Callable[[Any, grpc.ServicerContext], Any]
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """A handler like another one, of a message or of a stream of them, that does this instead."""
+    kind = (
+        grpc.stream_unary_rpc_method_handler
+        if handler.request_streaming
+        else grpc.unary_unary_rpc_method_handler
+    )
+    return kind(call, handler.request_deserializer, handler.response_serializer)
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

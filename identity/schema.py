@@ -256,3 +256,25 @@ idempotency = Table(
     Column("result", LargeBinary, nullable=False),
     Column("at", Instant, nullable=False),
 )
+
+# Pictures that an application will name, piece by piece; gone once it has, or after a day.
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("upload_id", String(64), primary_key=True),  # blinded (HMAC): caller and digest
+    Column("caller", String(120), nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("received", Integer, nullable=False),
+    Column("complete", Boolean, nullable=False),
+    Column("touched_at", Instant, nullable=False),
+    Index("ix_uploads_caller", "caller"),
+)
+
+upload_pieces = Table(
+    "upload_pieces",
+    metadata,
+    Column("upload_id", ForeignKey("uploads.upload_id"), primary_key=True),
+    Column("offset", Integer, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+)

@@ -43,6 +43,7 @@ READ_ONLY = {
     "AuditService.ListEntries",
     "AuditService.VerifyChain",
     "EnrolmentService.GetApplication",
+    "EnrolmentService.GetUpload",
     "MatchingService.Identify",
     "MatchingService.Verify",
     "PermitService.GetPermit",
@@ -52,8 +53,8 @@ READ_ONLY = {
     "TerminalService.ListTerminals",
     "TrustService.GetTrustBundle",
 }
-# Its one-time token names the change: the same token and signing request get the same answer.
-KEYED_OTHERWISE = {"TerminalService.Provision"}
+# What names the change: a one-time token with its signing request; the digest of what is uploaded.
+KEYED_OTHERWISE = {"TerminalService.Provision", "EnrolmentService.Upload"}
 
 
 def methods() -> dict[str, MethodDescriptor]:

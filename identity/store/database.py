@@ -29,6 +29,7 @@ from identity.store.once import OnceLedger
 from identity.store.people import People
 from identity.store.permits import Permits
 from identity.store.terminals import Terminals
+from identity.store.uploads import Uploads
 from identity.vault import Vault
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
@@ -57,6 +58,10 @@ class Transaction:
     @cached_property
     def terminals(self) -> Terminals:
         return Terminals(self.connection)
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        return Uploads(self.connection, self.vault)
 
     @cached_property
     def audit(self) -> AuditLog:

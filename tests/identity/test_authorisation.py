@@ -18,6 +18,8 @@ ALLOWED: dict[str, tuple[bool, bool, bool]] = {
     "TerminalService.RevokeTerminal": (False, True, False),
     "EnrolmentService.Enrol": (True, False, False),
     "EnrolmentService.GetApplication": (True, True, False),
+    "EnrolmentService.Upload": (True, False, False),
+    "EnrolmentService.GetUpload": (True, False, False),
     "MatchingService.Identify": (False, True, False),
     "MatchingService.Verify": (False, True, False),
     "RegisterService.GetRegistrant": (False, True, False),

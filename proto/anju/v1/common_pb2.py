@@ -24,27 +24,31 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61nju/v1/common.proto\x12\x07\x61nju.v1\"0\n\x04\x44\x61te\x12\x0c\n\x04year\x18\x01 \x01(\x05\x12\r\n\x05month\x18\x02 \x01(\x05\x12\x0b\n\x03\x64\x61y\x18\x03 \x01(\x05\"h\n\x06Sample\x12%\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x15.anju.v1.SampleFormat\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12)\n\x08position\x18\x03 \x01(\x0e\x32\x17.anju.v1.FingerPosition\"\xb5\x01\n\x0fPersonalDetails\x12\x11\n\tfull_name\x18\x01 \x01(\t\x12\x1f\n\x06gender\x18\x02 \x01(\x0e\x32\x0f.anju.v1.Gender\x12!\n\nbirth_date\x18\x03 \x01(\x0b\x32\r.anju.v1.Date\x12\x17\n\x0f\x64ocument_number\x18\x04 \x01(\t\x12\x1f\n\x17household_division_code\x18\x05 \x01(\t\x12\x11\n\tethnicity\x18\x06 \x01(\t\"X\n\tResidence\x12\x15\n\rdivision_code\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12#\n\x0c\x61rrival_date\x18\x03 \x01(\x0b\x32\r.anju.v1.Date\"/\n\x07Purpose\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x16\n\x0e\x63\x61se_reference\x18\x02 \x01(\t*\xf8\x02\n\x0e\x46ingerPosition\x12\x1f\n\x1b\x46INGER_POSITION_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x46INGER_POSITION_RIGHT_THUMB\x10\x01\x12\x1f\n\x1b\x46INGER_POSITION_RIGHT_INDEX\x10\x02\x12 \n\x1c\x46INGER_POSITION_RIGHT_MIDDLE\x10\x03\x12\x1e\n\x1a\x46INGER_POSITION_RIGHT_RING\x10\x04\x12 \n\x1c\x46INGER_POSITION_RIGHT_LITTLE\x10\x05\x12\x1e\n\x1a\x46INGER_POSITION_LEFT_THUMB\x10\x06\x12\x1e\n\x1a\x46INGER_POSITION_LEFT_INDEX\x10\x07\x12\x1f\n\x1b\x46INGER_POSITION_LEFT_MIDDLE\x10\x08\x12\x1d\n\x19\x46INGER_POSITION_LEFT_RING\x10\t\x12\x1f\n\x1b\x46INGER_POSITION_LEFT_LITTLE\x10\n*\xc5\x01\n\x0cSampleFormat\x12\x1d\n\x19SAMPLE_FORMAT_UNSPECIFIED\x10\x00\x12\"\n\x1eSAMPLE_FORMAT_ISO_19794_2_2005\x10\x01\x12\"\n\x1eSAMPLE_FORMAT_ISO_19794_2_2011\x10\x02\x12&\n\"SAMPLE_FORMAT_ANSI_INCITS_378_2004\x10\x03\x12&\n\"SAMPLE_FORMAT_ANSI_INCITS_378_2009\x10\x04*V\n\x06Gender\x12\x16\n\x12GENDER_UNSPECIFIED\x10\x00\x12\x0f\n\x0bGENDER_MALE\x10\x01\x12\x11\n\rGENDER_FEMALE\x10\x02\x12\x10\n\x0cGENDER_OTHER\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61nju/v1/common.proto\x12\x07\x61nju.v1\"0\n\x04\x44\x61te\x12\x0c\n\x04year\x18\x01 \x01(\x05\x12\r\n\x05month\x18\x02 \x01(\x05\x12\x0b\n\x03\x64\x61y\x18\x03 \x01(\x05\"b\n\rMissingFinger\x12)\n\x08position\x18\x01 \x01(\x0e\x32\x17.anju.v1.FingerPosition\x12&\n\x06reason\x18\x02 \x01(\x0e\x32\x16.anju.v1.MissingReason\"h\n\x06Sample\x12%\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x15.anju.v1.SampleFormat\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12)\n\x08position\x18\x03 \x01(\x0e\x32\x17.anju.v1.FingerPosition\"\xb5\x01\n\x0fPersonalDetails\x12\x11\n\tfull_name\x18\x01 \x01(\t\x12\x1f\n\x06gender\x18\x02 \x01(\x0e\x32\x0f.anju.v1.Gender\x12!\n\nbirth_date\x18\x03 \x01(\x0b\x32\r.anju.v1.Date\x12\x17\n\x0f\x64ocument_number\x18\x04 \x01(\t\x12\x1f\n\x17household_division_code\x18\x05 \x01(\t\x12\x11\n\tethnicity\x18\x06 \x01(\t\"X\n\tResidence\x12\x15\n\rdivision_code\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12#\n\x0c\x61rrival_date\x18\x03 \x01(\x0b\x32\r.anju.v1.Date\"/\n\x07Purpose\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x16\n\x0e\x63\x61se_reference\x18\x02 \x01(\t*\xf8\x02\n\x0e\x46ingerPosition\x12\x1f\n\x1b\x46INGER_POSITION_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x46INGER_POSITION_RIGHT_THUMB\x10\x01\x12\x1f\n\x1b\x46INGER_POSITION_RIGHT_INDEX\x10\x02\x12 \n\x1c\x46INGER_POSITION_RIGHT_MIDDLE\x10\x03\x12\x1e\n\x1a\x46INGER_POSITION_RIGHT_RING\x10\x04\x12 \n\x1c\x46INGER_POSITION_RIGHT_LITTLE\x10\x05\x12\x1e\n\x1a\x46INGER_POSITION_LEFT_THUMB\x10\x06\x12\x1e\n\x1a\x46INGER_POSITION_LEFT_INDEX\x10\x07\x12\x1f\n\x1b\x46INGER_POSITION_LEFT_MIDDLE\x10\x08\x12\x1d\n\x19\x46INGER_POSITION_LEFT_RING\x10\t\x12\x1f\n\x1b\x46INGER_POSITION_LEFT_LITTLE\x10\n*\xde\x01\n\rMissingReason\x12\x1e\n\x1aMISSING_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18MISSING_REASON_AMPUTATED\x10\x01\x12\x1b\n\x17MISSING_REASON_BANDAGED\x10\x02\x12\x17\n\x13MISSING_REASON_WORN\x10\x03\x12\x1e\n\x1aMISSING_REASON_UNREACHABLE\x10\x04\x12\x1b\n\x17MISSING_REASON_DECLINED\x10\x05\x12\x1c\n\x18MISSING_REASON_EQUIPMENT\x10\x06*\xc5\x01\n\x0cSampleFormat\x12\x1d\n\x19SAMPLE_FORMAT_UNSPECIFIED\x10\x00\x12\"\n\x1eSAMPLE_FORMAT_ISO_19794_2_2005\x10\x01\x12\"\n\x1eSAMPLE_FORMAT_ISO_19794_2_2011\x10\x02\x12&\n\"SAMPLE_FORMAT_ANSI_INCITS_378_2004\x10\x03\x12&\n\"SAMPLE_FORMAT_ANSI_INCITS_378_2009\x10\x04*V\n\x06Gender\x12\x16\n\x12GENDER_UNSPECIFIED\x10\x00\x12\x0f\n\x0bGENDER_MALE\x10\x01\x12\x11\n\rGENDER_FEMALE\x10\x02\x12\x10\n\x0cGENDER_OTHER\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'anju.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINGERPOSITION']._serialized_start=513
-  _globals['_FINGERPOSITION']._serialized_end=889
-  _globals['_SAMPLEFORMAT']._serialized_start=892
-  _globals['_SAMPLEFORMAT']._serialized_end=1089
-  _globals['_GENDER']._serialized_start=1091
-  _globals['_GENDER']._serialized_end=1177
+  _globals['_FINGERPOSITION']._serialized_start=613
+  _globals['_FINGERPOSITION']._serialized_end=989
+  _globals['_MISSINGREASON']._serialized_start=992
+  _globals['_MISSINGREASON']._serialized_end=1214
+  _globals['_SAMPLEFORMAT']._serialized_start=1217
+  _globals['_SAMPLEFORMAT']._serialized_end=1414
+  _globals['_GENDER']._serialized_start=1416
+  _globals['_GENDER']._serialized_end=1502
   _globals['_DATE']._serialized_start=33
   _globals['_DATE']._serialized_end=81
-  _globals['_SAMPLE']._serialized_start=83
-  _globals['_SAMPLE']._serialized_end=187
-  _globals['_PERSONALDETAILS']._serialized_start=190
-  _globals['_PERSONALDETAILS']._serialized_end=371
-  _globals['_RESIDENCE']._serialized_start=373
-  _globals['_RESIDENCE']._serialized_end=461
-  _globals['_PURPOSE']._serialized_start=463
-  _globals['_PURPOSE']._serialized_end=510
+  _globals['_MISSINGFINGER']._serialized_start=83
+  _globals['_MISSINGFINGER']._serialized_end=181
+  _globals['_SAMPLE']._serialized_start=183
+  _globals['_SAMPLE']._serialized_end=287
+  _globals['_PERSONALDETAILS']._serialized_start=290
+  _globals['_PERSONALDETAILS']._serialized_end=471
+  _globals['_RESIDENCE']._serialized_start=473
+  _globals['_RESIDENCE']._serialized_end=561
+  _globals['_PURPOSE']._serialized_start=563
+  _globals['_PURPOSE']._serialized_end=610
 # @@protoc_insertion_point(module_scope)

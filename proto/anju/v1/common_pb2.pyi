@@ -68,6 +68,48 @@ FINGER_POSITION_LEFT_RING: FingerPosition.ValueType  # 9
 FINGER_POSITION_LEFT_LITTLE: FingerPosition.ValueType  # 10
 Global___FingerPosition: _TypeAlias = FingerPosition  # noqa: Y015
 
+class _MissingReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MissingReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MissingReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MISSING_REASON_UNSPECIFIED: _MissingReason.ValueType  # 0
+    """refused with INVALID_ARGUMENT / MISSING_FINGERS_INVALID"""
+    MISSING_REASON_AMPUTATED: _MissingReason.ValueType  # 1
+    """not there, for good (ANSI/NIST-ITL field 14.018: XX)"""
+    MISSING_REASON_BANDAGED: _MissingReason.ValueType  # 2
+    """injured, bandaged or in plaster, for now (likewise: UP)"""
+    MISSING_REASON_WORN: _MissingReason.ValueType  # 3
+    """no usable ridges after several attempts: a failure to acquire (ISO/IEC 2382-37)"""
+    MISSING_REASON_UNREACHABLE: _MissingReason.ValueType  # 4
+    """cannot be laid on the reader: stiff, bent, trembling"""
+    MISSING_REASON_DECLINED: _MissingReason.ValueType  # 5
+    """the person would rather not; recorded so that nobody has to invent another"""
+    MISSING_REASON_EQUIPMENT: _MissingReason.ValueType  # 6
+    """the reader failed"""
+
+class MissingReason(_MissingReason, metaclass=_MissingReasonEnumTypeWrapper):
+    """Why a finger that was asked for is not among the samples. Never a ground for refusing anybody: it
+    tells a finger that cannot be captured from one that was forgotten.
+    """
+
+MISSING_REASON_UNSPECIFIED: MissingReason.ValueType  # 0
+"""refused with INVALID_ARGUMENT / MISSING_FINGERS_INVALID"""
+MISSING_REASON_AMPUTATED: MissingReason.ValueType  # 1
+"""not there, for good (ANSI/NIST-ITL field 14.018: XX)"""
+MISSING_REASON_BANDAGED: MissingReason.ValueType  # 2
+"""injured, bandaged or in plaster, for now (likewise: UP)"""
+MISSING_REASON_WORN: MissingReason.ValueType  # 3
+"""no usable ridges after several attempts: a failure to acquire (ISO/IEC 2382-37)"""
+MISSING_REASON_UNREACHABLE: MissingReason.ValueType  # 4
+"""cannot be laid on the reader: stiff, bent, trembling"""
+MISSING_REASON_DECLINED: MissingReason.ValueType  # 5
+"""the person would rather not; recorded so that nobody has to invent another"""
+MISSING_REASON_EQUIPMENT: MissingReason.ValueType  # 6
+"""the reader failed"""
+Global___MissingReason: _TypeAlias = MissingReason  # noqa: Y015
+
 class _SampleFormat:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -151,6 +193,31 @@ class Date(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Date: _TypeAlias = Date  # noqa: Y015
+
+@_typing.final
+class MissingFinger(_message.Message):
+    """A finger that was asked for and not captured. Kept sealed with the person's particulars."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    position: Global___FingerPosition.ValueType
+    """a known one, and not among the samples"""
+    reason: Global___MissingReason.ValueType
+    def __init__(
+        self,
+        *,
+        position: Global___FingerPosition.ValueType = ...,
+        reason: Global___MissingReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MissingFinger: _TypeAlias = MissingFinger  # noqa: Y015
 
 @_typing.final
 class Sample(_message.Message):

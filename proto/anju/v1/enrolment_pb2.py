@@ -27,25 +27,37 @@ from anju.v1 import permits_pb2 as anju_dot_v1_dot_permits__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61nju/v1/enrolment.proto\x12\x07\x61nju.v1\x1a\x14\x61nju/v1/common.proto\x1a\x15\x61nju/v1/permits.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf8\x01\n\x0c\x45nrolRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12)\n\x07\x64\x65tails\x18\x02 \x01(\x0b\x32\x18.anju.v1.PersonalDetails\x12%\n\tresidence\x18\x03 \x01(\x0b\x32\x12.anju.v1.Residence\x12 \n\x07samples\x18\x04 \x03(\x0b\x32\x0f.anju.v1.Sample\x12\x18\n\x10permit_requested\x18\x05 \x01(\x08\x12/\n\x0b\x63\x61ptured_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08portrait\x18\x07 \x01(\x0c\"\xd7\x01\n\x0b\x41pplication\x12\x16\n\x0e\x61pplication_id\x18\x01 \x01(\t\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.anju.v1.ApplicationState\x12\x15\n\rregistrant_id\x18\x03 \x01(\t\x12\x0f\n\x07\x63\x61se_id\x18\x04 \x01(\t\x12\x1f\n\x06permit\x18\x05 \x01(\x0b\x32\x0f.anju.v1.Permit\x12\x0c\n\x04late\x18\x06 \x01(\x08\x12/\n\x0b\x61\x63\x63\x65pted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\rEnrolResponse\x12)\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x14.anju.v1.Application\"/\n\x15GetApplicationRequest\x12\x16\n\x0e\x61pplication_id\x18\x01 \x01(\t\"C\n\x16GetApplicationResponse\x12)\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x14.anju.v1.Application*\xde\x01\n\x10\x41pplicationState\x12!\n\x1d\x41PPLICATION_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x41PPLICATION_STATE_ACCEPTED\x10\x01\x12\x1e\n\x1a\x41PPLICATION_STATE_ENROLLED\x10\x02\x12 \n\x1c\x41PPLICATION_STATE_RECOGNISED\x10\x03\x12%\n!APPLICATION_STATE_IN_ADJUDICATION\x10\x04\x12\x1e\n\x1a\x41PPLICATION_STATE_REJECTED\x10\x05\x32\x9d\x01\n\x10\x45nrolmentService\x12\x36\n\x05\x45nrol\x12\x15.anju.v1.EnrolRequest\x1a\x16.anju.v1.EnrolResponse\x12Q\n\x0eGetApplication\x12\x1e.anju.v1.GetApplicationRequest\x1a\x1f.anju.v1.GetApplicationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61nju/v1/enrolment.proto\x12\x07\x61nju.v1\x1a\x14\x61nju/v1/common.proto\x1a\x15\x61nju/v1/permits.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe8\x02\n\x0c\x45nrolRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12)\n\x07\x64\x65tails\x18\x02 \x01(\x0b\x32\x18.anju.v1.PersonalDetails\x12%\n\tresidence\x18\x03 \x01(\x0b\x32\x12.anju.v1.Residence\x12 \n\x07samples\x18\x04 \x03(\x0b\x32\x0f.anju.v1.Sample\x12\x18\n\x10permit_requested\x18\x05 \x01(\x08\x12/\n\x0b\x63\x61ptured_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08portrait\x18\x07 \x01(\x0c\x12\x17\n\x0fportrait_sha256\x18\x08 \x01(\x0c\x12/\n\x0fmissing_fingers\x18\t \x03(\x0b\x32\x16.anju.v1.MissingFinger\x12$\n\x06images\x18\n \x03(\x0b\x32\x14.anju.v1.FingerImage\"`\n\x0b\x46ingerImage\x12)\n\x08position\x18\x01 \x01(\x0e\x32\x17.anju.v1.FingerPosition\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x16\n\x0eresolution_ppi\x18\x03 \x01(\x05\"\xd7\x01\n\x0b\x41pplication\x12\x16\n\x0e\x61pplication_id\x18\x01 \x01(\t\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.anju.v1.ApplicationState\x12\x15\n\rregistrant_id\x18\x03 \x01(\t\x12\x0f\n\x07\x63\x61se_id\x18\x04 \x01(\t\x12\x1f\n\x06permit\x18\x05 \x01(\x0b\x32\x0f.anju.v1.Permit\x12\x0c\n\x04late\x18\x06 \x01(\x08\x12/\n\x0b\x61\x63\x63\x65pted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\rEnrolResponse\x12)\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x14.anju.v1.Application\"/\n\x15GetApplicationRequest\x12\x16\n\x0e\x61pplication_id\x18\x01 \x01(\t\"C\n\x16GetApplicationResponse\x12)\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x14.anju.v1.Application\"O\n\rUploadRequest\x12%\n\x05start\x18\x01 \x01(\x0b\x32\x14.anju.v1.UploadStartH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\";\n\x0bUploadStart\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"4\n\x0eUploadResponse\x12\x10\n\x08received\x18\x01 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"\"\n\x10GetUploadRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\"7\n\x11GetUploadResponse\x12\x10\n\x08received\x18\x01 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08*\xde\x01\n\x10\x41pplicationState\x12!\n\x1d\x41PPLICATION_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x41PPLICATION_STATE_ACCEPTED\x10\x01\x12\x1e\n\x1a\x41PPLICATION_STATE_ENROLLED\x10\x02\x12 \n\x1c\x41PPLICATION_STATE_RECOGNISED\x10\x03\x12%\n!APPLICATION_STATE_IN_ADJUDICATION\x10\x04\x12\x1e\n\x1a\x41PPLICATION_STATE_REJECTED\x10\x05\x32\x9e\x02\n\x10\x45nrolmentService\x12\x36\n\x05\x45nrol\x12\x15.anju.v1.EnrolRequest\x1a\x16.anju.v1.EnrolResponse\x12Q\n\x0eGetApplication\x12\x1e.anju.v1.GetApplicationRequest\x1a\x1f.anju.v1.GetApplicationResponse\x12;\n\x06Upload\x12\x16.anju.v1.UploadRequest\x1a\x17.anju.v1.UploadResponse(\x01\x12\x42\n\tGetUpload\x12\x19.anju.v1.GetUploadRequest\x1a\x1a.anju.v1.GetUploadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'anju.v1.enrolment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_APPLICATIONSTATE']._serialized_start=762
-  _globals['_APPLICATIONSTATE']._serialized_end=984
+  _globals['_APPLICATIONSTATE']._serialized_start=1261
+  _globals['_APPLICATIONSTATE']._serialized_end=1483
   _globals['_ENROLREQUEST']._serialized_start=115
-  _globals['_ENROLREQUEST']._serialized_end=363
-  _globals['_APPLICATION']._serialized_start=366
-  _globals['_APPLICATION']._serialized_end=581
-  _globals['_ENROLRESPONSE']._serialized_start=583
-  _globals['_ENROLRESPONSE']._serialized_end=641
-  _globals['_GETAPPLICATIONREQUEST']._serialized_start=643
-  _globals['_GETAPPLICATIONREQUEST']._serialized_end=690
-  _globals['_GETAPPLICATIONRESPONSE']._serialized_start=692
-  _globals['_GETAPPLICATIONRESPONSE']._serialized_end=759
-  _globals['_ENROLMENTSERVICE']._serialized_start=987
-  _globals['_ENROLMENTSERVICE']._serialized_end=1144
+  _globals['_ENROLREQUEST']._serialized_end=475
+  _globals['_FINGERIMAGE']._serialized_start=477
+  _globals['_FINGERIMAGE']._serialized_end=573
+  _globals['_APPLICATION']._serialized_start=576
+  _globals['_APPLICATION']._serialized_end=791
+  _globals['_ENROLRESPONSE']._serialized_start=793
+  _globals['_ENROLRESPONSE']._serialized_end=851
+  _globals['_GETAPPLICATIONREQUEST']._serialized_start=853
+  _globals['_GETAPPLICATIONREQUEST']._serialized_end=900
+  _globals['_GETAPPLICATIONRESPONSE']._serialized_start=902
+  _globals['_GETAPPLICATIONRESPONSE']._serialized_end=969
+  _globals['_UPLOADREQUEST']._serialized_start=971
+  _globals['_UPLOADREQUEST']._serialized_end=1050
+  _globals['_UPLOADSTART']._serialized_start=1052
+  _globals['_UPLOADSTART']._serialized_end=1111
+  _globals['_UPLOADRESPONSE']._serialized_start=1113
+  _globals['_UPLOADRESPONSE']._serialized_end=1165
+  _globals['_GETUPLOADREQUEST']._serialized_start=1167
+  _globals['_GETUPLOADREQUEST']._serialized_end=1201
+  _globals['_GETUPLOADRESPONSE']._serialized_start=1203
+  _globals['_GETUPLOADRESPONSE']._serialized_end=1258
+  _globals['_ENROLMENTSERVICE']._serialized_start=1486
+  _globals['_ENROLMENTSERVICE']._serialized_end=1772
 # @@protoc_insertion_point(module_scope)

@@ -68,6 +68,9 @@ class EnrolRequest(_message.Message):
     PERMIT_REQUESTED_FIELD_NUMBER: _builtins.int
     CAPTURED_AT_FIELD_NUMBER: _builtins.int
     PORTRAIT_FIELD_NUMBER: _builtins.int
+    PORTRAIT_SHA256_FIELD_NUMBER: _builtins.int
+    MISSING_FINGERS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
     permit_requested: _builtins.bool
     """Whether a permit is asked for as well; registration alone needs none."""
@@ -77,18 +80,30 @@ class EnrolRequest(_message.Message):
     the city's profile carries photographs. The message limit leaves about 600 kB for it.
     Errors: INVALID_ARGUMENT / PORTRAIT_INVALID.
     """
+    portrait_sha256: _builtins.bytes
+    """The same, uploaded before or after: SHA-256 of the file, 32 bytes. Not together with `portrait`."""
     @_builtins.property
     def details(self) -> _common_pb2.PersonalDetails: ...
     @_builtins.property
     def residence(self) -> _common_pb2.Residence: ...
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Sample]:
-        """One to ten fingers, each finger once (UNSPECIFIED may repeat)."""
+        """One to ten fingers, each finger once (UNSPECIFIED may repeat), `images` included."""
 
     @_builtins.property
     def captured_at(self) -> _timestamp_pb2.Timestamp:
         """When the samples were captured, by the terminal's clock; earlier than the call when the terminal
         was offline. Recorded, never trusted for order.
+        """
+
+    @_builtins.property
+    def missing_fingers(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.MissingFinger]:
+        """Fingers that were asked for and are not among the samples, each with its reason."""
+
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___FingerImage]:
+        """Fingers as uploaded images, for the register to extract; where the city allows it. Terminals do
+        better to extract themselves: a record is a hundredth of the size, and advice comes at once.
         """
 
     def __init__(
@@ -101,14 +116,46 @@ class EnrolRequest(_message.Message):
         permit_requested: _builtins.bool = ...,
         captured_at: _timestamp_pb2.Timestamp | None = ...,
         portrait: _builtins.bytes = ...,
+        portrait_sha256: _builtins.bytes = ...,
+        missing_fingers: _abc.Iterable[_common_pb2.MissingFinger] | None = ...,
+        images: _abc.Iterable[Global___FingerImage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["captured_at", b"captured_at", "details", b"details", "residence", b"residence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["captured_at", b"captured_at", "details", b"details", "idempotency_key", b"idempotency_key", "permit_requested", b"permit_requested", "portrait", b"portrait", "residence", b"residence", "samples", b"samples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["captured_at", b"captured_at", "details", b"details", "idempotency_key", b"idempotency_key", "images", b"images", "missing_fingers", b"missing_fingers", "permit_requested", b"permit_requested", "portrait", b"portrait", "portrait_sha256", b"portrait_sha256", "residence", b"residence", "samples", b"samples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EnrolRequest: _TypeAlias = EnrolRequest  # noqa: Y015
+
+@_typing.final
+class FingerImage(_message.Message):
+    """The image of one finger: PNG, BMP or TIFF, 8 bits. Only the record made of it is kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    RESOLUTION_PPI_FIELD_NUMBER: _builtins.int
+    position: _common_pb2.FingerPosition.ValueType
+    sha256: _builtins.bytes
+    """of the uploaded file, 32 bytes"""
+    resolution_ppi: _builtins.int
+    """500 or 1000; 0 for what the file says"""
+    def __init__(
+        self,
+        *,
+        position: _common_pb2.FingerPosition.ValueType = ...,
+        sha256: _builtins.bytes = ...,
+        resolution_ppi: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "resolution_ppi", b"resolution_ppi", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FingerImage: _TypeAlias = FingerImage  # noqa: Y015
 
 @_typing.final
 class Application(_message.Message):
@@ -212,3 +259,124 @@ class GetApplicationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetApplicationResponse: _TypeAlias = GetApplicationResponse  # noqa: Y015
+
+@_typing.final
+class UploadRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """1 to 262,144 bytes"""
+    @_builtins.property
+    def start(self) -> Global___UploadStart:
+        """first, once"""
+
+    def __init__(
+        self,
+        *,
+        start: Global___UploadStart | None = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "part", b"part", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "part", b"part", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["start", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___UploadRequest: _TypeAlias = UploadRequest  # noqa: Y015
+
+@_typing.final
+class UploadStart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.bytes
+    """of the whole, 32 bytes"""
+    size: _builtins.int
+    """of the whole, 1 to 8,388,608 bytes"""
+    offset: _builtins.int
+    """where the first chunk belongs: what GetUpload says, 0 at first"""
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.bytes = ...,
+        size: _builtins.int = ...,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadStart: _TypeAlias = UploadStart  # noqa: Y015
+
+@_typing.final
+class UploadResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIVED_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    received: _builtins.int
+    """bytes that are durable"""
+    complete: _builtins.bool
+    """all are, and the digest is right"""
+    def __init__(
+        self,
+        *,
+        received: _builtins.int = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "received", b"received"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadResponse: _TypeAlias = UploadResponse  # noqa: Y015
+
+@_typing.final
+class GetUploadRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUploadRequest: _TypeAlias = GetUploadRequest  # noqa: Y015
+
+@_typing.final
+class GetUploadResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIVED_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    received: _builtins.int
+    complete: _builtins.bool
+    def __init__(
+        self,
+        *,
+        received: _builtins.int = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "received", b"received"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUploadResponse: _TypeAlias = GetUploadResponse  # noqa: Y015

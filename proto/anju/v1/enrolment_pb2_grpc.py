@@ -44,6 +44,16 @@ class EnrolmentServiceStub:
                 request_serializer=anju_dot_v1_dot_enrolment__pb2.GetApplicationRequest.SerializeToString,
                 response_deserializer=anju_dot_v1_dot_enrolment__pb2.GetApplicationResponse.FromString,
                 _registered_method=True)
+        self.Upload = channel.stream_unary(
+                '/anju.v1.EnrolmentService/Upload',
+                request_serializer=anju_dot_v1_dot_enrolment__pb2.UploadRequest.SerializeToString,
+                response_deserializer=anju_dot_v1_dot_enrolment__pb2.UploadResponse.FromString,
+                _registered_method=True)
+        self.GetUpload = channel.unary_unary(
+                '/anju.v1.EnrolmentService/GetUpload',
+                request_serializer=anju_dot_v1_dot_enrolment__pb2.GetUploadRequest.SerializeToString,
+                response_deserializer=anju_dot_v1_dot_enrolment__pb2.GetUploadResponse.FromString,
+                _registered_method=True)
 
 
 class EnrolmentServiceServicer:
@@ -55,7 +65,10 @@ class EnrolmentServiceServicer:
         The application is durable before the search begins. If the call breaks, call again with the
         same idempotency key: nobody is enrolled twice.
         Errors: INVALID_ARGUMENT / DECODE_FAILED, DETAILS_INVALID, FAILURE_TO_ENROL (capture again),
-        SAMPLES_MISSING; RESOURCE_EXHAUSTED / QUOTA or DISK_FULL; DEADLINE_EXCEEDED.
+        SAMPLES_MISSING, FINGERS_UNEXPLAINED, MISSING_FINGERS_INVALID, PORTRAIT_INVALID, IMAGE_INVALID;
+        FAILED_PRECONDITION / UPLOAD_MISSING (upload, then call again as before), NO_FINGERS (none could
+        be captured, with reasons: the message says what to do for the person), IMAGES_NOT_TAKEN;
+        RESOURCE_EXHAUSTED / QUOTA or DISK_FULL; DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -64,6 +77,29 @@ class EnrolmentServiceServicer:
     def GetApplication(self, request, context):
         """How an earlier application stands. Terminals see their own station's only.
         Errors: NOT_FOUND / APPLICATION_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Upload(self, request_iterator, context):
+        """Takes the bytes of a picture that an application names by their SHA-256, piece by piece.
+
+        `start` comes first, then chunks in order; what arrived is kept when the stream breaks. Ask
+        GetUpload, and go on from there in a new stream. An upload belongs to the terminal that makes it
+        and is forgotten once an application has used it, or after a day without another byte. Its digest
+        names it, so that repeating it changes nothing: there is no idempotency key.
+        A stream ends after a minute at the latest (CANCELLED), finished or not.
+        Errors: INVALID_ARGUMENT / UPLOAD_INVALID, UPLOAD_TOO_LARGE, DIGEST_MISMATCH (all of it is
+        forgotten: begin anew); FAILED_PRECONDITION / UPLOAD_OFFSET (ask GetUpload);
+        RESOURCE_EXHAUSTED / UPLOADS_FULL, BUSY, QUOTA or DISK_FULL.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUpload(self, request, context):
+        """How much of an upload of this terminal the register has; 0 if it has none, or no longer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -81,6 +117,16 @@ def add_EnrolmentServiceServicer_to_server(servicer, server):
                     servicer.GetApplication,
                     request_deserializer=anju_dot_v1_dot_enrolment__pb2.GetApplicationRequest.FromString,
                     response_serializer=anju_dot_v1_dot_enrolment__pb2.GetApplicationResponse.SerializeToString,
+            ),
+            'Upload': grpc.stream_unary_rpc_method_handler(
+                    servicer.Upload,
+                    request_deserializer=anju_dot_v1_dot_enrolment__pb2.UploadRequest.FromString,
+                    response_serializer=anju_dot_v1_dot_enrolment__pb2.UploadResponse.SerializeToString,
+            ),
+            'GetUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUpload,
+                    request_deserializer=anju_dot_v1_dot_enrolment__pb2.GetUploadRequest.FromString,
+                    response_serializer=anju_dot_v1_dot_enrolment__pb2.GetUploadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -137,6 +183,60 @@ class EnrolmentService:
             '/anju.v1.EnrolmentService/GetApplication',
             anju_dot_v1_dot_enrolment__pb2.GetApplicationRequest.SerializeToString,
             anju_dot_v1_dot_enrolment__pb2.GetApplicationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Upload(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/anju.v1.EnrolmentService/Upload',
+            anju_dot_v1_dot_enrolment__pb2.UploadRequest.SerializeToString,
+            anju_dot_v1_dot_enrolment__pb2.UploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anju.v1.EnrolmentService/GetUpload',
+            anju_dot_v1_dot_enrolment__pb2.GetUploadRequest.SerializeToString,
+            anju_dot_v1_dot_enrolment__pb2.GetUploadResponse.FromString,
             options,
             channel_credentials,
             insecure,

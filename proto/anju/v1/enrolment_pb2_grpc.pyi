@@ -39,12 +39,29 @@ class EnrolmentServiceStub:
     The application is durable before the search begins. If the call breaks, call again with the
     same idempotency key: nobody is enrolled twice.
     Errors: INVALID_ARGUMENT / DECODE_FAILED, DETAILS_INVALID, FAILURE_TO_ENROL (capture again),
-    SAMPLES_MISSING; RESOURCE_EXHAUSTED / QUOTA or DISK_FULL; DEADLINE_EXCEEDED.
+    SAMPLES_MISSING, FINGERS_UNEXPLAINED, MISSING_FINGERS_INVALID, PORTRAIT_INVALID, IMAGE_INVALID;
+    FAILED_PRECONDITION / UPLOAD_MISSING (upload, then call again as before), NO_FINGERS (none could
+    be captured, with reasons: the message says what to do for the person), IMAGES_NOT_TAKEN;
+    RESOURCE_EXHAUSTED / QUOTA or DISK_FULL; DEADLINE_EXCEEDED.
     """
     GetApplication: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.GetApplicationRequest, _enrolment_pb2.GetApplicationResponse]
     """How an earlier application stands. Terminals see their own station's only.
     Errors: NOT_FOUND / APPLICATION_UNKNOWN.
     """
+    Upload: _grpc.StreamUnaryMultiCallable[_enrolment_pb2.UploadRequest, _enrolment_pb2.UploadResponse]
+    """Takes the bytes of a picture that an application names by their SHA-256, piece by piece.
+
+    `start` comes first, then chunks in order; what arrived is kept when the stream breaks. Ask
+    GetUpload, and go on from there in a new stream. An upload belongs to the terminal that makes it
+    and is forgotten once an application has used it, or after a day without another byte. Its digest
+    names it, so that repeating it changes nothing: there is no idempotency key.
+    A stream ends after a minute at the latest (CANCELLED), finished or not.
+    Errors: INVALID_ARGUMENT / UPLOAD_INVALID, UPLOAD_TOO_LARGE, DIGEST_MISMATCH (all of it is
+    forgotten: begin anew); FAILED_PRECONDITION / UPLOAD_OFFSET (ask GetUpload);
+    RESOURCE_EXHAUSTED / UPLOADS_FULL, BUSY, QUOTA or DISK_FULL.
+    """
+    GetUpload: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.GetUploadRequest, _enrolment_pb2.GetUploadResponse]
+    """How much of an upload of this terminal the register has; 0 if it has none, or no longer."""
 
 @_typing.type_check_only
 class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
@@ -55,12 +72,29 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
     The application is durable before the search begins. If the call breaks, call again with the
     same idempotency key: nobody is enrolled twice.
     Errors: INVALID_ARGUMENT / DECODE_FAILED, DETAILS_INVALID, FAILURE_TO_ENROL (capture again),
-    SAMPLES_MISSING; RESOURCE_EXHAUSTED / QUOTA or DISK_FULL; DEADLINE_EXCEEDED.
+    SAMPLES_MISSING, FINGERS_UNEXPLAINED, MISSING_FINGERS_INVALID, PORTRAIT_INVALID, IMAGE_INVALID;
+    FAILED_PRECONDITION / UPLOAD_MISSING (upload, then call again as before), NO_FINGERS (none could
+    be captured, with reasons: the message says what to do for the person), IMAGES_NOT_TAKEN;
+    RESOURCE_EXHAUSTED / QUOTA or DISK_FULL; DEADLINE_EXCEEDED.
     """
     GetApplication: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.GetApplicationRequest, _enrolment_pb2.GetApplicationResponse]  # type: ignore[assignment]
     """How an earlier application stands. Terminals see their own station's only.
     Errors: NOT_FOUND / APPLICATION_UNKNOWN.
     """
+    Upload: _aio.StreamUnaryMultiCallable[_enrolment_pb2.UploadRequest, _enrolment_pb2.UploadResponse]  # type: ignore[assignment]
+    """Takes the bytes of a picture that an application names by their SHA-256, piece by piece.
+
+    `start` comes first, then chunks in order; what arrived is kept when the stream breaks. Ask
+    GetUpload, and go on from there in a new stream. An upload belongs to the terminal that makes it
+    and is forgotten once an application has used it, or after a day without another byte. Its digest
+    names it, so that repeating it changes nothing: there is no idempotency key.
+    A stream ends after a minute at the latest (CANCELLED), finished or not.
+    Errors: INVALID_ARGUMENT / UPLOAD_INVALID, UPLOAD_TOO_LARGE, DIGEST_MISMATCH (all of it is
+    forgotten: begin anew); FAILED_PRECONDITION / UPLOAD_OFFSET (ask GetUpload);
+    RESOURCE_EXHAUSTED / UPLOADS_FULL, BUSY, QUOTA or DISK_FULL.
+    """
+    GetUpload: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.GetUploadRequest, _enrolment_pb2.GetUploadResponse]  # type: ignore[assignment]
+    """How much of an upload of this terminal the register has; 0 if it has none, or no longer."""
 
 class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -74,7 +108,10 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         The application is durable before the search begins. If the call breaks, call again with the
         same idempotency key: nobody is enrolled twice.
         Errors: INVALID_ARGUMENT / DECODE_FAILED, DETAILS_INVALID, FAILURE_TO_ENROL (capture again),
-        SAMPLES_MISSING; RESOURCE_EXHAUSTED / QUOTA or DISK_FULL; DEADLINE_EXCEEDED.
+        SAMPLES_MISSING, FINGERS_UNEXPLAINED, MISSING_FINGERS_INVALID, PORTRAIT_INVALID, IMAGE_INVALID;
+        FAILED_PRECONDITION / UPLOAD_MISSING (upload, then call again as before), NO_FINGERS (none could
+        be captured, with reasons: the message says what to do for the person), IMAGES_NOT_TAKEN;
+        RESOURCE_EXHAUSTED / QUOTA or DISK_FULL; DEADLINE_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -86,5 +123,31 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         """How an earlier application stands. Terminals see their own station's only.
         Errors: NOT_FOUND / APPLICATION_UNKNOWN.
         """
+
+    @_abc_1.abstractmethod
+    def Upload(
+        self,
+        request_iterator: _MaybeAsyncIterator[_enrolment_pb2.UploadRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_enrolment_pb2.UploadResponse, _abc.Awaitable[_enrolment_pb2.UploadResponse]]:
+        """Takes the bytes of a picture that an application names by their SHA-256, piece by piece.
+
+        `start` comes first, then chunks in order; what arrived is kept when the stream breaks. Ask
+        GetUpload, and go on from there in a new stream. An upload belongs to the terminal that makes it
+        and is forgotten once an application has used it, or after a day without another byte. Its digest
+        names it, so that repeating it changes nothing: there is no idempotency key.
+        A stream ends after a minute at the latest (CANCELLED), finished or not.
+        Errors: INVALID_ARGUMENT / UPLOAD_INVALID, UPLOAD_TOO_LARGE, DIGEST_MISMATCH (all of it is
+        forgotten: begin anew); FAILED_PRECONDITION / UPLOAD_OFFSET (ask GetUpload);
+        RESOURCE_EXHAUSTED / UPLOADS_FULL, BUSY, QUOTA or DISK_FULL.
+        """
+
+    @_abc_1.abstractmethod
+    def GetUpload(
+        self,
+        request: _enrolment_pb2.GetUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_enrolment_pb2.GetUploadResponse, _abc.Awaitable[_enrolment_pb2.GetUploadResponse]]:
+        """How much of an upload of this terminal the register has; 0 if it has none, or no longer."""
 
 def add_EnrolmentServiceServicer_to_server(servicer: EnrolmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

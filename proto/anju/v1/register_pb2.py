@@ -27,39 +27,39 @@ from anju.v1 import permits_pb2 as anju_dot_v1_dot_permits__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61nju/v1/register.proto\x12\x07\x61nju.v1\x1a\x14\x61nju/v1/common.proto\x1a\x15\x61nju/v1/permits.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb1\x02\n\nRegistrant\x12\x15\n\rregistrant_id\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.anju.v1.RegistrantState\x12)\n\x07\x64\x65tails\x18\x03 \x01(\x0b\x32\x18.anju.v1.PersonalDetails\x12%\n\tresidence\x18\x04 \x01(\x0b\x32\x12.anju.v1.Residence\x12(\n\x07\x66ingers\x18\x05 \x03(\x0e\x32\x17.anju.v1.FingerPosition\x12 \n\x07permits\x18\x06 \x03(\x0b\x32\x0f.anju.v1.Permit\x12\x31\n\rregistered_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nstation_id\x18\x08 \x01(\t\"q\n\x14GetRegistrantRequest\x12!\n\x07purpose\x18\x01 \x01(\x0b\x32\x10.anju.v1.Purpose\x12\x17\n\rregistrant_id\x18\x02 \x01(\tH\x00\x12\x17\n\rpermit_number\x18\x03 \x01(\tH\x00\x42\x04\n\x02\x62y\"@\n\x15GetRegistrantResponse\x12\'\n\nregistrant\x18\x01 \x01(\x0b\x32\x13.anju.v1.Registrant\"t\n\nDisclosure\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03who\x18\x02 \x01(\t\x12!\n\x07purpose\x18\x03 \x01(\x0b\x32\x10.anju.v1.Purpose\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\"V\n\x16ListDisclosuresRequest\x12\x15\n\rregistrant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\\\n\x17ListDisclosuresResponse\x12(\n\x0b\x64isclosures\x18\x01 \x03(\x0b\x32\x13.anju.v1.Disclosure\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"o\n\x16\x43hangeResidenceRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x15\n\rregistrant_id\x18\x02 \x01(\t\x12%\n\tresidence\x18\x03 \x01(\x0b\x32\x12.anju.v1.Residence\"B\n\x17\x43hangeResidenceResponse\x12\'\n\nregistrant\x18\x01 \x01(\x0b\x32\x13.anju.v1.Registrant\"o\n\x16RecordDepartureRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x15\n\rregistrant_id\x18\x02 \x01(\t\x12%\n\x0e\x64\x65parture_date\x18\x03 \x01(\x0b\x32\r.anju.v1.Date\"B\n\x17RecordDepartureResponse\x12\'\n\nregistrant\x18\x01 \x01(\x0b\x32\x13.anju.v1.Registrant\"H\n\x16\x45raseRegistrantRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x15\n\rregistrant_id\x18\x02 \x01(\t\"H\n\x17\x45raseRegistrantResponse\x12-\n\terased_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x8e\x01\n\x0fRegistrantState\x12 \n\x1cREGISTRANT_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19REGISTRANT_STATE_RESIDENT\x10\x01\x12\x1d\n\x19REGISTRANT_STATE_DEPARTED\x10\x02\x12\x1b\n\x17REGISTRANT_STATE_ERASED\x10\x03\x32\xb9\x03\n\x0fRegisterService\x12N\n\rGetRegistrant\x12\x1d.anju.v1.GetRegistrantRequest\x1a\x1e.anju.v1.GetRegistrantResponse\x12T\n\x0fListDisclosures\x12\x1f.anju.v1.ListDisclosuresRequest\x1a .anju.v1.ListDisclosuresResponse\x12T\n\x0f\x43hangeResidence\x12\x1f.anju.v1.ChangeResidenceRequest\x1a .anju.v1.ChangeResidenceResponse\x12T\n\x0fRecordDeparture\x12\x1f.anju.v1.RecordDepartureRequest\x1a .anju.v1.RecordDepartureResponse\x12T\n\x0f\x45raseRegistrant\x12\x1f.anju.v1.EraseRegistrantRequest\x1a .anju.v1.EraseRegistrantResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61nju/v1/register.proto\x12\x07\x61nju.v1\x1a\x14\x61nju/v1/common.proto\x1a\x15\x61nju/v1/permits.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x02\n\nRegistrant\x12\x15\n\rregistrant_id\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.anju.v1.RegistrantState\x12)\n\x07\x64\x65tails\x18\x03 \x01(\x0b\x32\x18.anju.v1.PersonalDetails\x12%\n\tresidence\x18\x04 \x01(\x0b\x32\x12.anju.v1.Residence\x12(\n\x07\x66ingers\x18\x05 \x03(\x0e\x32\x17.anju.v1.FingerPosition\x12 \n\x07permits\x18\x06 \x03(\x0b\x32\x0f.anju.v1.Permit\x12\x31\n\rregistered_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nstation_id\x18\x08 \x01(\t\x12/\n\x0fmissing_fingers\x18\t \x03(\x0b\x32\x16.anju.v1.MissingFinger\"q\n\x14GetRegistrantRequest\x12!\n\x07purpose\x18\x01 \x01(\x0b\x32\x10.anju.v1.Purpose\x12\x17\n\rregistrant_id\x18\x02 \x01(\tH\x00\x12\x17\n\rpermit_number\x18\x03 \x01(\tH\x00\x42\x04\n\x02\x62y\"@\n\x15GetRegistrantResponse\x12\'\n\nregistrant\x18\x01 \x01(\x0b\x32\x13.anju.v1.Registrant\"t\n\nDisclosure\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03who\x18\x02 \x01(\t\x12!\n\x07purpose\x18\x03 \x01(\x0b\x32\x10.anju.v1.Purpose\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\"V\n\x16ListDisclosuresRequest\x12\x15\n\rregistrant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\\\n\x17ListDisclosuresResponse\x12(\n\x0b\x64isclosures\x18\x01 \x03(\x0b\x32\x13.anju.v1.Disclosure\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"o\n\x16\x43hangeResidenceRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x15\n\rregistrant_id\x18\x02 \x01(\t\x12%\n\tresidence\x18\x03 \x01(\x0b\x32\x12.anju.v1.Residence\"B\n\x17\x43hangeResidenceResponse\x12\'\n\nregistrant\x18\x01 \x01(\x0b\x32\x13.anju.v1.Registrant\"o\n\x16RecordDepartureRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x15\n\rregistrant_id\x18\x02 \x01(\t\x12%\n\x0e\x64\x65parture_date\x18\x03 \x01(\x0b\x32\r.anju.v1.Date\"B\n\x17RecordDepartureResponse\x12\'\n\nregistrant\x18\x01 \x01(\x0b\x32\x13.anju.v1.Registrant\"H\n\x16\x45raseRegistrantRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x15\n\rregistrant_id\x18\x02 \x01(\t\"H\n\x17\x45raseRegistrantResponse\x12-\n\terased_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x8e\x01\n\x0fRegistrantState\x12 \n\x1cREGISTRANT_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19REGISTRANT_STATE_RESIDENT\x10\x01\x12\x1d\n\x19REGISTRANT_STATE_DEPARTED\x10\x02\x12\x1b\n\x17REGISTRANT_STATE_ERASED\x10\x03\x32\xb9\x03\n\x0fRegisterService\x12N\n\rGetRegistrant\x12\x1d.anju.v1.GetRegistrantRequest\x1a\x1e.anju.v1.GetRegistrantResponse\x12T\n\x0fListDisclosures\x12\x1f.anju.v1.ListDisclosuresRequest\x1a .anju.v1.ListDisclosuresResponse\x12T\n\x0f\x43hangeResidence\x12\x1f.anju.v1.ChangeResidenceRequest\x1a .anju.v1.ChangeResidenceResponse\x12T\n\x0fRecordDeparture\x12\x1f.anju.v1.RecordDepartureRequest\x1a .anju.v1.RecordDepartureResponse\x12T\n\x0f\x45raseRegistrant\x12\x1f.anju.v1.EraseRegistrantRequest\x1a .anju.v1.EraseRegistrantResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'anju.v1.register_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REGISTRANTSTATE']._serialized_start=1413
-  _globals['_REGISTRANTSTATE']._serialized_end=1555
+  _globals['_REGISTRANTSTATE']._serialized_start=1462
+  _globals['_REGISTRANTSTATE']._serialized_end=1604
   _globals['_REGISTRANT']._serialized_start=114
-  _globals['_REGISTRANT']._serialized_end=419
-  _globals['_GETREGISTRANTREQUEST']._serialized_start=421
-  _globals['_GETREGISTRANTREQUEST']._serialized_end=534
-  _globals['_GETREGISTRANTRESPONSE']._serialized_start=536
-  _globals['_GETREGISTRANTRESPONSE']._serialized_end=600
-  _globals['_DISCLOSURE']._serialized_start=602
-  _globals['_DISCLOSURE']._serialized_end=718
-  _globals['_LISTDISCLOSURESREQUEST']._serialized_start=720
-  _globals['_LISTDISCLOSURESREQUEST']._serialized_end=806
-  _globals['_LISTDISCLOSURESRESPONSE']._serialized_start=808
-  _globals['_LISTDISCLOSURESRESPONSE']._serialized_end=900
-  _globals['_CHANGERESIDENCEREQUEST']._serialized_start=902
-  _globals['_CHANGERESIDENCEREQUEST']._serialized_end=1013
-  _globals['_CHANGERESIDENCERESPONSE']._serialized_start=1015
-  _globals['_CHANGERESIDENCERESPONSE']._serialized_end=1081
-  _globals['_RECORDDEPARTUREREQUEST']._serialized_start=1083
-  _globals['_RECORDDEPARTUREREQUEST']._serialized_end=1194
-  _globals['_RECORDDEPARTURERESPONSE']._serialized_start=1196
-  _globals['_RECORDDEPARTURERESPONSE']._serialized_end=1262
-  _globals['_ERASEREGISTRANTREQUEST']._serialized_start=1264
-  _globals['_ERASEREGISTRANTREQUEST']._serialized_end=1336
-  _globals['_ERASEREGISTRANTRESPONSE']._serialized_start=1338
-  _globals['_ERASEREGISTRANTRESPONSE']._serialized_end=1410
-  _globals['_REGISTERSERVICE']._serialized_start=1558
-  _globals['_REGISTERSERVICE']._serialized_end=1999
+  _globals['_REGISTRANT']._serialized_end=468
+  _globals['_GETREGISTRANTREQUEST']._serialized_start=470
+  _globals['_GETREGISTRANTREQUEST']._serialized_end=583
+  _globals['_GETREGISTRANTRESPONSE']._serialized_start=585
+  _globals['_GETREGISTRANTRESPONSE']._serialized_end=649
+  _globals['_DISCLOSURE']._serialized_start=651
+  _globals['_DISCLOSURE']._serialized_end=767
+  _globals['_LISTDISCLOSURESREQUEST']._serialized_start=769
+  _globals['_LISTDISCLOSURESREQUEST']._serialized_end=855
+  _globals['_LISTDISCLOSURESRESPONSE']._serialized_start=857
+  _globals['_LISTDISCLOSURESRESPONSE']._serialized_end=949
+  _globals['_CHANGERESIDENCEREQUEST']._serialized_start=951
+  _globals['_CHANGERESIDENCEREQUEST']._serialized_end=1062
+  _globals['_CHANGERESIDENCERESPONSE']._serialized_start=1064
+  _globals['_CHANGERESIDENCERESPONSE']._serialized_end=1130
+  _globals['_RECORDDEPARTUREREQUEST']._serialized_start=1132
+  _globals['_RECORDDEPARTUREREQUEST']._serialized_end=1243
+  _globals['_RECORDDEPARTURERESPONSE']._serialized_start=1245
+  _globals['_RECORDDEPARTURERESPONSE']._serialized_end=1311
+  _globals['_ERASEREGISTRANTREQUEST']._serialized_start=1313
+  _globals['_ERASEREGISTRANTREQUEST']._serialized_end=1385
+  _globals['_ERASEREGISTRANTRESPONSE']._serialized_start=1387
+  _globals['_ERASEREGISTRANTRESPONSE']._serialized_end=1459
+  _globals['_REGISTERSERVICE']._serialized_start=1607
+  _globals['_REGISTERSERVICE']._serialized_end=2048
 # @@protoc_insertion_point(module_scope)

@@ -53,6 +53,7 @@ class Registrant(_message.Message):
     PERMITS_FIELD_NUMBER: _builtins.int
     REGISTERED_AT_FIELD_NUMBER: _builtins.int
     STATION_ID_FIELD_NUMBER: _builtins.int
+    MISSING_FINGERS_FIELD_NUMBER: _builtins.int
     registrant_id: _builtins.str
     state: Global___RegistrantState.ValueType
     station_id: _builtins.str
@@ -73,6 +74,10 @@ class Registrant(_message.Message):
 
     @_builtins.property
     def registered_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def missing_fingers(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.MissingFinger]:
+        """asked for at registration and not captured, and why"""
+
     def __init__(
         self,
         *,
@@ -84,10 +89,11 @@ class Registrant(_message.Message):
         permits: _abc.Iterable[_permits_pb2.Permit] | None = ...,
         registered_at: _timestamp_pb2.Timestamp | None = ...,
         station_id: _builtins.str = ...,
+        missing_fingers: _abc.Iterable[_common_pb2.MissingFinger] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "registered_at", b"registered_at", "residence", b"residence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "fingers", b"fingers", "permits", b"permits", "registered_at", b"registered_at", "registrant_id", b"registrant_id", "residence", b"residence", "state", b"state", "station_id", b"station_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "fingers", b"fingers", "missing_fingers", b"missing_fingers", "permits", b"permits", "registered_at", b"registered_at", "registrant_id", b"registrant_id", "residence", b"residence", "state", b"state", "station_id", b"station_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
