@@ -54,6 +54,7 @@ from identity.config import Config, database_url, load_config
 from identity.enrolment import Enrolment
 from identity.errors import ConfigError
 from identity.housekeeping import Chore, Housekeeper
+from identity.images import require_extractor
 from identity.issuing import IssuerPort
 from identity.key_backend import open_issuing_keys
 from identity.lookups import Lookups
@@ -73,6 +74,7 @@ from identity.servicer import (
 )
 from identity.store import Database
 from identity.terminal_store import SqlTerminalStore
+from identity.uploads import UploadDesk
 from identity.vault import open_vault
 from issuance.issuer import Issuer
 from issuance.servicer import TrustServicer
@@ -85,6 +87,7 @@ from matcher.types import MinutiaKind, Template
 KEYS, DEVICES, ISSUANCE, INDEX, OPERATORS = "keys", "devices", "issuance", "index", "operators"
 SETTLE_EVERY_S = 60.0
 REFRESH_EVERY_S = 3_600.0
+OLD_UPLOADS_EVERY_S = 600.0
 REFUSING_THREADS = 4
 
 log = structlog.get_logger("anju")
@@ -105,6 +108,7 @@ class Installation:
     register: Register
     lookups: Lookups
     reception: Reception
+    uploads: UploadDesk
     authority: Authority
     provisioning: Provisioning
     issuer: Issuer
@@ -139,7 +143,13 @@ def open_installation(directory: Path) -> Iterator[Installation]:
         follower = ReferenceFollower(database, matcher)
         issuer_port = IssuerPort(issuer, config.permits)
         desk = PermitDesk(database, issuer_port, clock)
-        enrolment = Enrolment(database, matcher, follower, config.decision, clock)
+        capture = config.capture
+        if capture.finger_images:
+            require_extractor()
+        uploads = UploadDesk(database, capture, clock)
+        enrolment = Enrolment(
+            database, matcher, follower, config.decision, clock, capture.fingers_asked
+        )
         yield Installation(
             directory=directory,
             config=config,
@@ -151,7 +161,8 @@ def open_installation(directory: Path) -> Iterator[Installation]:
             adjudication=Adjudication(database, enrolment, clock),
             register=Register(database, desk, follower, config.lookup, clock),
             lookups=Lookups(database, matcher, config.decision, config.lookup, clock, calls.caller),
-            reception=Reception(enrolment, desk),
+            reception=Reception(enrolment, desk, uploads, capture.finger_images),
+            uploads=uploads,
             authority=authority,
             provisioning=Provisioning(authority, SqlTerminalStore(database), SystemClock()),
             issuer=issuer,
@@ -173,20 +184,23 @@ class Server:
                 # Accepted, but the caller's deadline passed or the search was incomplete.
                 Chore("settle", SETTLE_EVERY_S, installation.enrolment.settle_waiting),
                 Chore("refresh", REFRESH_EVERY_S, installation.issuer_port.refresh),
+                Chore("old uploads", OLD_UPLOADS_EVERY_S, installation.uploads.forget_old),
                 # `anju key` and `anju trust publish` work beside a running server.
                 Chore("publication asked for", 0.0, installation.issuer.publish_if_asked),
             )
         )
-        settings = installation.config.server
+        settings, streams = installation.config.server, installation.config.capture.upload_streams
         credentials = installation.authority.server
         pair = [(credentials.key_pem, credentials.certificate_pem)]
         guard = CallInterceptor(
             installation.provisioning,
             Slots(settings.workers, settings.waiting_calls),
             Quotas(settings.terminal_calls_per_minute),
+            # An upload that does not begin at once is refused: its terminal can wait better.
+            Slots(streams, 0),
         )
         # Every waiting call has a thread, and some more refuse the others without delay.
-        threads = settings.workers + settings.waiting_calls + REFUSING_THREADS
+        threads = settings.workers + settings.waiting_calls + streams + REFUSING_THREADS
         self._main = _grpc_server(threads, settings.max_message_bytes, guard)
         self._open = _grpc_server(
             max(2, settings.workers // 4), settings.max_message_bytes, CallInterceptor(None)
@@ -249,7 +263,7 @@ class Server:
             trust_pb2_grpc.add_TrustServiceServicer_to_server(trust, server)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(
-            EnrolmentServicer(everything.reception), main
+            EnrolmentServicer(everything.reception, everything.uploads), main
         )
         matching_pb2_grpc.add_MatchingServiceServicer_to_server(
             MatchingServicer(everything.lookups), main

@@ -29,6 +29,10 @@ class ServerConfig:
         workers: calls that run at a time.
         waiting_calls: calls that may wait for a worker; one more is refused as BUSY.
         terminal_calls_per_minute: of each terminal, on average and at once; 0 sets no limit.
+        drain_s: what running calls get to finish when the server is stopped.
+        max_connections: of terminals and operators; as many open files are needed.
+        idle_s: a connection without a call is closed after that, and opened by the next call.
+        message_s: what a caller gets to send its message once it has begun a call.
     """
 
     address: str = "127.0.0.1:7443"
@@ -39,6 +43,9 @@ class ServerConfig:
     terminal_calls_per_minute: int = 1_200
     max_message_bytes: int = 1_048_576
     drain_s: float = 10.0
+    max_connections: int = 6_000
+    idle_s: float = 3_600.0
+    message_s: float = 20.0
 
     def __post_init__(self) -> None:
         _require(self.workers >= 2, "server.workers", "must be at least 2")
@@ -50,6 +57,11 @@ class ServerConfig:
         )
         _require(bool(self.hostnames), "server.hostnames", "must name at least one host")
         _require(0 <= self.drain_s <= 3_600, "server.drain_s", "must be 0 to 3600")
+        _require(
+            16 <= self.max_connections <= 100_000, "server.max_connections", "must be 16 to 100000"
+        )
+        _require(1 <= self.idle_s <= 86_400, "server.idle_s", "must be 1 to 86400")
+        _require(1 <= self.message_s <= 600, "server.message_s", "must be 1 to 600")
         _require(
             self.max_message_bytes >= 262_144,
             "server.max_message_bytes",
@@ -167,6 +179,43 @@ class KeyConfig:
 
 
 @dataclass(frozen=True)
+class CaptureConfig:
+    """What stations capture.
+
+    Attributes:
+        fingers_asked: how many fingers each person is asked for. For one that is not among the
+            samples a reason must be given; with a reason nobody is refused for it.
+        finger_images: whether the register extracts fingers from images itself. Needs the extra
+            [extract], and about a second of a core for each finger.
+        max_upload_bytes: of one picture.
+        upload_bytes_per_terminal, upload_bytes: of pictures that wait for their applications, of
+            one terminal and of all.
+        upload_streams: uploads at a time.
+    """
+
+    fingers_asked: int = 1
+    finger_images: bool = False
+    max_upload_bytes: int = 8 << 20
+    upload_bytes_per_terminal: int = 64 << 20
+    upload_bytes: int = 2 << 30
+    upload_streams: int = 16
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.fingers_asked <= 10, "capture.fingers_asked", "must be 1 to 10")
+        _require(
+            65_536 <= self.max_upload_bytes <= 8 << 20,
+            "capture.max_upload_bytes",
+            "must be 65536 to 8388608",
+        )
+        _require(
+            self.max_upload_bytes <= self.upload_bytes_per_terminal <= self.upload_bytes,
+            "capture.upload_bytes",
+            "must be at least upload_bytes_per_terminal, and that at least max_upload_bytes",
+        )
+        _require(1 <= self.upload_streams <= 1_000, "capture.upload_streams", "must be 1 to 1000")
+
+
+@dataclass(frozen=True)
 class LookupConfig:
     """The purposes a lookup may name. A lookup without one of these is refused."""
 
@@ -180,6 +229,42 @@ class LookupConfig:
 
     def __post_init__(self) -> None:
         _require(bool(self.purposes), "lookup.purposes", "must name at least one purpose")
+
+
+@dataclass(frozen=True)
+class ObservabilityConfig:
+    """What an operator of the server sees of it; nothing of it tells of a person.
+
+    Attributes:
+        log_level: "debug", "info" (a line for each call) or "warning".
+        log_format: "json", an object a line; or "console", for a person's eyes.
+        metrics_address: where Prometheus asks, over HTTP without TLS; empty for nowhere.
+        tracing: whether spans are sent, by OTLP to where the OTEL_* variables say; needs the extra
+            [tracing].
+    """
+
+    log_level: str = "info"
+    log_format: str = "json"
+    metrics_address: str = "127.0.0.1:7445"
+    tracing: bool = False
+
+    def __post_init__(self) -> None:
+        _require(
+            self.log_level in ("debug", "info", "warning"),
+            "observability.log_level",
+            'must be "debug", "info" or "warning"',
+        )
+        _require(
+            self.log_format in ("json", "console"),
+            "observability.log_format",
+            'must be "json" or "console"',
+        )
+        host, _, port = self.metrics_address.rpartition(":")
+        _require(
+            not self.metrics_address or (bool(host) and port.isascii() and port.isdigit()),
+            "observability.metrics_address",
+            'must be host:port, or "" for none',
+        )
 
 
 @dataclass(frozen=True)
@@ -210,7 +295,9 @@ class Config:
     decision: DecisionPolicy = field(default_factory=DecisionPolicy)
     permits: PermitConfig = field(default_factory=PermitConfig)
     keys: KeyConfig = field(default_factory=KeyConfig)
+    capture: CaptureConfig = field(default_factory=CaptureConfig)
     lookup: LookupConfig = field(default_factory=LookupConfig)
+    observability: ObservabilityConfig = field(default_factory=ObservabilityConfig)
     development: DevelopmentConfig = field(default_factory=DevelopmentConfig)
 
 
@@ -223,6 +310,8 @@ provisioning_address = "127.0.0.1:7444" # server TLS only: provisioning, trust m
 hostnames = ["localhost", "127.0.0.1", "::1"] # what the server's certificate is valid for
 waiting_calls = 64                      # beyond, callers are told to come back (BUSY)
 terminal_calls_per_minute = 1200        # of each terminal; 0 sets no limit
+max_connections = 6000                  # needs as many open files
+drain_s = 10.0                          # for running calls, when the server is stopped
 
 [store]
 url = "sqlite:///register.sqlite3"      # relative to this directory
@@ -243,8 +332,18 @@ photographs = false # whether permits show the holder's face; decided at `anju i
 backend = "files" # of the issuing keys; or "pkcs11", with pkcs11_module, _token and _pin_file
 # passphrase_file = "/etc/anju/passphrase" # encrypts the key files; absolute, mode 0400
 
+[capture]
+fingers_asked = 1     # for each that is not captured, a reason must be given
+finger_images = false # whether the register extracts fingers from images; needs [extract]
+
 [lookup]
 purposes = ["counter-service", "identity-check", "adjudication", "correction", "own-record"]
+
+[observability]
+log_level = "info"                 # a line for each call; "warning" for trouble only
+log_format = "json"                # or "console"
+metrics_address = "127.0.0.1:7445" # Prometheus, HTTP; "" for none
+tracing = false                    # OpenTelemetry; needs the extra [tracing]
 """
 
 Section = TypeVar("Section")
@@ -274,7 +373,9 @@ def load_config(directory: Path) -> Config:
         decision=_section(DecisionPolicy, "decision", tree),
         permits=_section(PermitConfig, "permits", tree),
         keys=_section(KeyConfig, "keys", tree),
+        capture=_section(CaptureConfig, "capture", tree),
         lookup=_section(LookupConfig, "lookup", tree),
+        observability=_section(ObservabilityConfig, "observability", tree),
         development=_section(DevelopmentConfig, "development", tree),
     )
 

@@ -48,13 +48,35 @@ log = structlog.get_logger("anju")
 
 
 @dataclass(frozen=True)
+class UploadedFinger:
+    """A finger as an image that was uploaded; ``resolution_ppi`` 0 is what the file says."""
+
+    position: int
+    sha256: bytes
+    resolution_ppi: int
+
+
+@dataclass(frozen=True)
 class EnrolCommand:
-    """What a terminal submits, decoded."""
+    """What a terminal submits, decoded.
+
+    Attributes:
+        portrait_sha256: of an uploaded portrait; empty if there is none.
+        images: uploaded fingers.
+    """
 
     particulars: Particulars
     samples: tuple[CapturedSample, ...]
     permit_requested: bool
     captured_at: datetime | None
+    portrait_sha256: bytes = b""
+    images: tuple[UploadedFinger, ...] = ()
+
+    @property
+    def uploads(self) -> tuple[bytes, ...]:
+        """Digests of everything that was uploaded for it."""
+        portrait = (self.portrait_sha256,) if self.portrait_sha256 else ()
+        return (*portrait, *(image.sha256 for image in self.images))
 
 
 @dataclass(frozen=True)
@@ -77,7 +99,13 @@ class Enrolment:
         follower: ReferenceFollower,
         policy: DecisionPolicy,
         clock: Clock,
+        fingers_asked: int = 1,
     ) -> None:
+        """
+        Args:
+            fingers_asked: of each person; see :class:`identity.config.CaptureConfig`.
+        """
+        self._fingers_asked = fingers_asked
         self._database = database
         self._comparer = comparer
         self._follower = follower
@@ -85,20 +113,31 @@ class Enrolment:
         self._clock = clock
         self._decision_lock = threading.Lock()
 
-    def accept(self, command: EnrolCommand, once: Once, station_id: str) -> str:
+    def earlier(self, once: Once) -> str | None:
+        """The id of the application that this very change made before, if it did."""
+        with self._database.read() as tx:
+            return tx.once.result_of(once)
+
+    def accept(
+        self, command: EnrolCommand, once: Once, station_id: str, uploaded_by: str = ""
+    ) -> str:
         """Make the application durable and return its id; nothing is searched yet.
+
+        Args:
+            command: with the samples and the photo that its uploads became, if it has any.
+            uploaded_by: whose those are; they are forgotten with the same transaction.
 
         Raises:
             InvalidRequestError: particulars or samples are wrong.
+            StateError: NO_FINGERS.
             matcher.errors.FailureToEnrolError: a finger is too poor to be a reference.
         """
-        with self._database.read() as tx:
-            earlier = tx.once.result_of(once)
+        earlier = self.earlier(once)
         if earlier is not None:
             return earlier
         now = self._clock.now()
         check_particulars(command.particulars, now)
-        _check_samples(command.samples)
+        _check_fingers(command, self._fingers_asked)
         self._comparer.check([sample.template for sample in command.samples])
         application = Application(
             application_id=new_id("A"),
@@ -119,6 +158,8 @@ class Enrolment:
                 [(int(s.template.position), s.record) for s in command.samples],
                 command.captured_at,
             )
+            for sha256 in command.uploads:
+                tx.uploads.remove(uploaded_by, sha256)
             tx.once.record(once, application.application_id, now)
             tx.audit.append(now, once.caller, once.method, application.application_id)
         return application.application_id
@@ -295,9 +336,29 @@ def _best_of(searches: Sequence[CandidateList]) -> dict[str, Candidate]:
     return best
 
 
-def _check_samples(samples: Sequence[CapturedSample]) -> None:
-    check_sample_count(len(samples))
-    positions = [sample.template.position for sample in samples]
-    known = [position for position in positions if position is not FingerPosition.UNKNOWN]
+def _check_fingers(command: EnrolCommand, asked: int) -> None:
+    """Each finger once, captured or missing; as many as are asked for, and one to search with."""
+    missing = [int(one.position) for one in command.particulars.missing_fingers]
+    if command.samples or not missing:
+        check_sample_count(len(command.samples))
+    positions = [sample.template.position for sample in command.samples]
+    known = [int(position) for position in positions if position is not FingerPosition.UNKNOWN]
     if len(set(known)) != len(known):
         raise InvalidRequestError("SAMPLES_REPEATED", "each finger position may appear only once")
+    if len({*known, *missing}) != len(known) + len(missing):
+        raise InvalidRequestError(
+            "MISSING_FINGERS_INVALID", "a finger is either captured or missing, and named once"
+        )
+    if len(positions) + len(missing) < asked:
+        raise InvalidRequestError(
+            "FINGERS_UNEXPLAINED",
+            f"{asked} fingers are asked for and {len(positions)} were captured; capture the "
+            "others, or give a reason for each",
+        )
+    if not positions:
+        raise StateError(
+            "NO_FINGERS",
+            "none of this person's fingers can be captured, and this register cannot search "
+            "without one yet. Do not turn them away and do not send them back: keep this "
+            "submission, register them on paper by their document, and tell your supervisor",
+        )

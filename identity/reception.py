@@ -7,13 +7,16 @@ idempotency key continues where the last attempt stopped.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from devices.types import Principal, Role
 from identity.enrolment import EnrolCommand, Enrolment
-from identity.errors import NotFoundError
+from identity.errors import NotFoundError, StateError
+from identity.images import photo_of, sample_of
+from identity.lookups import check_sample_count
 from identity.permits import PermitDesk, ShownPermit
 from identity.types import Application, Once
+from identity.uploads import UploadDesk
 
 ASKED_WITH = "EnrolmentService.GetApplication"
 
@@ -25,9 +28,21 @@ class Answer:
 
 
 class Reception:
-    def __init__(self, enrolment: Enrolment, desk: PermitDesk) -> None:
+    def __init__(
+        self,
+        enrolment: Enrolment,
+        desk: PermitDesk,
+        uploads: UploadDesk,
+        finger_images: bool = False,
+    ) -> None:
+        """
+        Args:
+            finger_images: whether fingers are extracted from uploaded images here.
+        """
         self._enrolment = enrolment
         self._desk = desk
+        self._uploads = uploads
+        self._finger_images = finger_images
 
     def enrol(
         self,
@@ -42,8 +57,15 @@ class Reception:
             require_time: raises when the caller's deadline has passed. Asked between the steps: a
                 caller who has gone is not worth a search, and what is accepted is settled anyway
                 by a retry or at the next start.
+
+        Raises:
+            StateError: UPLOAD_MISSING, IMAGES_NOT_TAKEN.
         """
-        application_id = self._enrolment.accept(command, once, caller.station_id)
+        owner = uploader(caller)
+        # What was accepted before has used its uploads up: a retry must not ask for them again.
+        if command.uploads and self._enrolment.earlier(once) is None:
+            command = self._with_uploads(command, owner, require_time)
+        application_id = self._enrolment.accept(command, once, caller.station_id, owner)
         require_time()
         application = self._enrolment.settle(application_id)
         require_time()
@@ -61,3 +83,29 @@ class Reception:
         if shown is not None and caller.role is Role.OPERATOR:
             shown = self._desk.show(shown.permit.permit_number, str(caller), ASKED_WITH)
         return Answer(application, shown)
+
+    def _with_uploads(
+        self, command: EnrolCommand, owner: str, require_time: Callable[[], None]
+    ) -> EnrolCommand:
+        """With the photo and the samples that the uploaded pictures become."""
+        if command.images and not self._finger_images:
+            raise StateError(
+                "IMAGES_NOT_TAKEN",
+                "this register takes fingers as records only; extract them on the terminal",
+            )
+        if command.images:
+            check_sample_count(len(command.samples) + len(command.images))
+        # All of them first: a terminal is told what is missing before anything is worked out.
+        contents = [self._uploads.content(owner, sha256) for sha256 in command.uploads]
+        particulars, samples = command.particulars, list(command.samples)
+        if command.portrait_sha256:
+            particulars = replace(particulars, photo=photo_of(contents.pop(0)))
+        for image, content in zip(command.images, contents, strict=True):
+            require_time()
+            samples.append(sample_of(content, image.position, image.resolution_ppi))
+        return replace(command, particulars=particulars, samples=tuple(samples))
+
+
+def uploader(caller: Principal) -> str:
+    """Whose an upload is: the terminal's, whoever works at it."""
+    return f"{caller.station_id}/{caller.id}"

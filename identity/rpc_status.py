@@ -14,12 +14,13 @@ from typing import Any
 import grpc
 import structlog
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import ErrorInfo, RequestInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from devices import errors as devices_errors
 from identity import errors as identity_errors
+from identity.observability.watch import request_id, watched
 from issuance import errors as issuance_errors
 from matcher import errors as matcher_errors
 
@@ -51,6 +52,7 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     devices_errors.CsrInvalidError: Code.INVALID_ARGUMENT,
     devices_errors.StationInvalidError: Code.INVALID_ARGUMENT,
     devices_errors.ArgumentInvalidError: Code.INVALID_ARGUMENT,
+    devices_errors.ImageInvalidError: Code.INVALID_ARGUMENT,
     devices_errors.TerminalUnknownError: Code.NOT_FOUND,
     devices_errors.TerminalExistsError: Code.ALREADY_EXISTS,
     devices_errors.TerminalBusyError: Code.ABORTED,
@@ -104,6 +106,8 @@ def _status(
     shortened = message.encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore")
     status = Status(code=code.value[0], message=shortened)
     details: list[Any] = [info]
+    if request_id():  # what a caller can quote, so that we find the call in the log
+        details.append(RequestInfo(request_id=request_id()))
     if code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED):
         retry = RetryInfo()
         retry.retry_delay.seconds = max(1, math.ceil(retry_after_s or RETRY_AFTER_S))
@@ -116,7 +120,10 @@ def _status(
 
 
 class StatusInterceptor(grpc.ServerInterceptor):
-    """Turns exceptions of the handlers inside it into statuses. The outermost interceptor."""
+    """Turns exceptions of the handlers inside it into statuses, and watches every call.
+
+    The outermost interceptor.
+    """
 
     def intercept_service(
         self,
@@ -130,14 +137,17 @@ class StatusInterceptor(grpc.ServerInterceptor):
         method = handler_call_details.method
 
         def call(request: Any, context: grpc.ServicerContext) -> Any:
-            try:
-                return inner(request, context)
-            except Exception as error:
-                status = status_of(error)
-                if status.code == Code.INTERNAL.value[0]:
-                    # The type and place only: a message may quote personal data.
-                    log.error("rpc failed", method=method, **_where(error))
-                context.abort_with_status(rpc_status.to_status(status))
+            with watched(method, context) as seen:
+                try:
+                    return inner(request, context)
+                except Exception as error:
+                    status = status_of(error)
+                    seen.status = _NAMES[status.code]
+                    seen.reason = _reason(status)
+                    if status.code == Code.INTERNAL.value[0]:
+                        # The type and place only: a message may quote personal data.
+                        log.error("rpc failed", method=method, **_where(error))
+                    context.abort_with_status(rpc_status.to_status(status))
 
         return answering_once(handler, call)
 
@@ -152,6 +162,17 @@ def answering_once(
         else grpc.unary_unary_rpc_method_handler
     )
     return kind(call, handler.request_deserializer, handler.response_serializer)
+
+
+_NAMES = {code.value[0]: code.name for code in Code}
+
+
+def _reason(status: Status) -> str:
+    info = ErrorInfo()
+    for detail in status.details:
+        if detail.Unpack(info):
+            return info.reason
+    return ""
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

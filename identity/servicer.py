@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from grpc import ServicerContext
 
 from anju.v1 import (
@@ -19,16 +21,18 @@ from anju.v1 import (
 from identity import calls, wire
 from identity.adjudication import Adjudication
 from identity.permits import PermitDesk
-from identity.reception import Reception
+from identity.reception import Reception, uploader
 from identity.register import Register
 from identity.store import Database
+from identity.uploads import UploadDesk, time_limit
 
 MAX_AUDIT_PAGE = 1_000
 
 
 class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
-    def __init__(self, reception: Reception) -> None:
+    def __init__(self, reception: Reception, uploads: UploadDesk) -> None:
         self._reception = reception
+        self._uploads = uploads
 
     def Enrol(
         self, request: enrolment_pb2.EnrolRequest, context: ServicerContext
@@ -47,6 +51,20 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         return enrolment_pb2.GetApplicationResponse(
             application=wire.application_message(answer.application, answer.permit)
         )
+
+    def Upload(
+        self, request_iterator: Iterator[enrolment_pb2.UploadRequest], context: ServicerContext
+    ) -> enrolment_pb2.UploadResponse:
+        with time_limit(context):
+            start, chunks = wire.upload_parts(request_iterator)
+            upload = self._uploads.receive(uploader(calls.caller()), start, chunks)
+        return enrolment_pb2.UploadResponse(received=upload.received, complete=upload.complete)
+
+    def GetUpload(
+        self, request: enrolment_pb2.GetUploadRequest, context: ServicerContext
+    ) -> enrolment_pb2.GetUploadResponse:
+        upload = self._uploads.standing(uploader(calls.caller()), request.sha256)
+        return enrolment_pb2.GetUploadResponse(received=upload.received, complete=upload.complete)
 
 
 class RegisterServicer(register_pb2_grpc.RegisterServiceServicer):

@@ -79,11 +79,32 @@ class Residence:
     arrival_date: date
 
 
+class MissingReason(IntEnum):
+    """Why a finger that was asked for was not captured. Numbers as in anju.v1."""
+
+    AMPUTATED = 1
+    BANDAGED = 2
+    WORN = 3
+    UNREACHABLE = 4
+    DECLINED = 5
+    EQUIPMENT = 6
+
+
+@dataclass(frozen=True)
+class MissingFinger:
+    """``position``: of ISO/IEC 19794-2 table 5, 1 to 10."""
+
+    position: int
+    reason: MissingReason
+
+
 @dataclass(frozen=True)
 class Particulars:
     """What is sealed together under a person's data key.
 
     Attributes:
+        missing_fingers: tells of the body, so it is sealed with the rest. Not part of who somebody
+            is, either.
         photo: 48 x 60 pixels, WebP, see ``issuance.photo``; None if no portrait was given. Not part
             of who somebody is: two statements that differ in nothing else are the same.
     """
@@ -91,6 +112,7 @@ class Particulars:
     details: PersonalDetails
     residence: Residence
     photo: bytes | None = field(default=None, compare=False, repr=False)
+    missing_fingers: tuple[MissingFinger, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)

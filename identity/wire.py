@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,8 +17,9 @@ from anju.v1 import (
     register_pb2,
 )
 from identity.adjudication import CaseFile
-from identity.enrolment import EnrolCommand
+from identity.enrolment import EnrolCommand, UploadedFinger
 from identity.errors import InvalidRequestError
+from identity.images import photo_of
 from identity.permits import ShownPermit
 from identity.register import RegistrantFile
 from identity.types import (
@@ -28,6 +29,8 @@ from identity.types import (
     Case,
     CaseDecision,
     Gender,
+    MissingFinger,
+    MissingReason,
     Particulars,
     PermitState,
     PersonalDetails,
@@ -35,8 +38,8 @@ from identity.types import (
     Residence,
     Verdict,
 )
-from issuance import photo
-from issuance.errors import PhotoError
+from identity.uploads import Start
+from matcher.types import FingerPosition
 from matcher.wire import template_from
 
 DEFAULT_PAGE, MAX_PAGE = 100, 500
@@ -47,24 +50,65 @@ DEFAULT_PAGE, MAX_PAGE = 100, 500
 
 def enrol_command(request: enrolment_pb2.EnrolRequest) -> EnrolCommand:
     captured = request.captured_at if request.HasField("captured_at") else None
+    if request.portrait and request.portrait_sha256:
+        raise InvalidRequestError("PORTRAIT_INVALID", "there is a portrait and an uploaded one")
     return EnrolCommand(
         particulars=Particulars(
-            _details(request.details), residence(request.residence), _photo(request.portrait)
+            _details(request.details),
+            residence(request.residence),
+            photo_of(request.portrait) if request.portrait else None,
+            tuple(_missing_finger(one) for one in request.missing_fingers),
         ),
         samples=tuple(CapturedSample(s.data, template_from(s)) for s in request.samples),
         permit_requested=request.permit_requested,
         captured_at=None if captured is None else _instant(captured),
+        portrait_sha256=request.portrait_sha256,
+        images=tuple(
+            UploadedFinger(_position(one.position), one.sha256, one.resolution_ppi)
+            for one in request.images
+        ),
     )
 
 
-def _photo(portrait: bytes) -> bytes | None:
-    """What is kept of a portrait: a few hundred bytes, made before anything is stored."""
-    if not portrait:
-        return None
+def _position(value: int) -> int:
     try:
-        return photo.make(portrait).data
-    except PhotoError as error:
-        raise InvalidRequestError("PORTRAIT_INVALID", str(error)) from error
+        return int(FingerPosition(value))
+    except ValueError as error:
+        raise InvalidRequestError("DETAILS_INVALID", "a finger's position is 0 to 10") from error
+
+
+def _missing_finger(message: common_pb2.MissingFinger) -> MissingFinger:
+    try:
+        reason = MissingReason(message.reason)
+        position = FingerPosition(message.position)
+    except ValueError as error:
+        raise InvalidRequestError(
+            "MISSING_FINGERS_INVALID", "a missing finger has a position and a reason"
+        ) from error
+    if position is FingerPosition.UNKNOWN:
+        raise InvalidRequestError("MISSING_FINGERS_INVALID", "which finger is missing?")
+    return MissingFinger(int(position), reason)
+
+
+def upload_parts(
+    messages: Iterator[enrolment_pb2.UploadRequest],
+) -> tuple[Start, Iterator[bytes]]:
+    """The beginning of an upload's stream, and its chunks as they come.
+
+    Raises:
+        InvalidRequestError: UPLOAD_INVALID; from the chunks too.
+    """
+    first = next(messages, None)
+    if first is None or first.WhichOneof("part") != "start":
+        raise InvalidRequestError("UPLOAD_INVALID", "an upload begins with its start")
+    start = Start(first.start.sha256, first.start.size, first.start.offset)
+    return start, (_chunk(message) for message in messages)
+
+
+def _chunk(message: enrolment_pb2.UploadRequest) -> bytes:
+    if message.WhichOneof("part") != "chunk":
+        raise InvalidRequestError("UPLOAD_INVALID", "after its start an upload has chunks only")
+    return message.chunk
 
 
 def residence(message: common_pb2.Residence) -> Residence:
@@ -184,6 +228,8 @@ def registrant_message(file: RegistrantFile) -> register_pb2.Registrant:
     )
     if registrant.particulars is not None:
         message.details.CopyFrom(_details_message(registrant.particulars.details))
+        for one in registrant.particulars.missing_fingers:
+            message.missing_fingers.add(position=one.position, reason=one.reason)
         home = registrant.particulars.residence
         message.residence.CopyFrom(
             common_pb2.Residence(

@@ -79,6 +79,11 @@ def extract(image: FingerImage, position: int = 0) -> ExtractedFinger:
     return ExtractedFinger(record, len(found), quality, advice)
 
 
+def require_installed() -> None:
+    """Raises ExtractorMissingError unless images can be extracted here."""
+    _session()
+
+
 @lru_cache(maxsize=1)
 def _session() -> Any:
     try:

@@ -22,6 +22,8 @@ from identity.types import (
     Application,
     ApplicationState,
     Gender,
+    MissingFinger,
+    MissingReason,
     Particulars,
     PersonalDetails,
     Registrant,
@@ -374,6 +376,7 @@ def _pack(particulars: Particulars) -> bytes:
                 "arrival_date": residence.arrival_date.isoformat(),
             },
             "photo": particulars.photo and particulars.photo.hex(),
+            "missing_fingers": [[one.position, one.reason] for one in particulars.missing_fingers],
         },
         ensure_ascii=False,
     ).encode()
@@ -398,4 +401,8 @@ def _unpack(packed: bytes) -> Particulars:
         ),
         # Absent from what was sealed before there were photographs.
         photo=bytes.fromhex(plain["photo"]) if plain.get("photo") else None,
+        missing_fingers=tuple(
+            MissingFinger(position, MissingReason(reason))
+            for position, reason in plain.get("missing_fingers", ())
+        ),
     )

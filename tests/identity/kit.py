@@ -16,7 +16,7 @@ from pathlib import Path
 from devices.terminal import Person
 from devices.types import Principal, Role
 from identity.adjudication import Adjudication
-from identity.config import DecisionPolicy, LookupConfig, PermitConfig
+from identity.config import CaptureConfig, DecisionPolicy, LookupConfig, PermitConfig
 from identity.enrolment import EnrolCommand, Enrolment
 from identity.example_population import Fingers, example_person
 from identity.issuing import IssuerPort
@@ -39,6 +39,7 @@ from identity.types import (
     Residence,
     Verdict,
 )
+from identity.uploads import UploadDesk
 from identity.vault import Vault
 from issuance.authority import init_authority
 from issuance.issuer import Issuer
@@ -155,6 +156,7 @@ class World:
     register: Register
     lookups: Lookups
     reception: Reception
+    uploads: UploadDesk
 
     @property
     def file(self) -> Path:
@@ -257,6 +259,7 @@ def connect_world(
     port = IssuerPort(issuer, PermitConfig())
     follower = ReferenceFollower(database, comparer)
     policy, lookup = DecisionPolicy(), LookupConfig()
+    uploads = UploadDesk(database, CaptureConfig(), clock)
     desk = PermitDesk(database, port, clock)
     enrolment = Enrolment(database, comparer, follower, policy, clock)
     return World(
@@ -275,7 +278,8 @@ def connect_world(
         lookups=Lookups(
             database, comparer, policy, lookup, clock, lambda: Principal(Role.OPERATOR, "anna")
         ),
-        reception=Reception(enrolment, desk),
+        reception=Reception(enrolment, desk, uploads, finger_images=True),
+        uploads=uploads,
     )
 
 

@@ -267,7 +267,7 @@ class UploadRequest(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
-    """1 to 262,144 bytes"""
+    """1 to 131,072 bytes"""
     @_builtins.property
     def start(self) -> Global___UploadStart:
         """first, once"""
