@@ -55,6 +55,7 @@ ROWS: list[tuple[Exception, grpc.StatusCode, str, str]] = [
     (devices_errors.CsrInvalidError("m"), Code.INVALID_ARGUMENT, "CSR_INVALID", ""),
     (devices_errors.StationInvalidError("m"), Code.INVALID_ARGUMENT, "STATION_INVALID", ""),
     (devices_errors.ArgumentInvalidError("m"), Code.INVALID_ARGUMENT, "ARGUMENT_INVALID", ""),
+    (devices_errors.ImageInvalidError("m"), Code.INVALID_ARGUMENT, "IMAGE_INVALID", ""),
     (devices_errors.TerminalUnknownError("t"), Code.NOT_FOUND, "TERMINAL_UNKNOWN", ""),
     (devices_errors.TerminalExistsError("t", "s"), Code.ALREADY_EXISTS, "TERMINAL_EXISTS", ""),
     (devices_errors.TerminalBusyError("m"), Code.ABORTED, "TERMINAL_BUSY", ""),
