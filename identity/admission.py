@@ -6,6 +6,7 @@ either runs soon or is refused at once with RESOURCE_EXHAUSTED and the time to c
 
 * **Slots**: so many calls run at a time, so many wait, each for a short while. One more is
   ``BUSY``.
+* **Gate**: shut while the server drains, see :class:`Gate`. One more is UNAVAILABLE, ``DRAINING``.
 * **Quota**: a token bucket a terminal (refilled evenly, holding one minute's worth), so that one
   terminal in a loop cannot take the others' place. One more is ``QUOTA``.
 """
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from identity.errors import OverloadError
+from identity.errors import OverloadError, UnavailableError
 
 PATIENCE_S = 2.0
 """A call that has not begun by then would mostly miss its deadline anyway."""
@@ -80,6 +81,11 @@ class Slots:
         self._lock = threading.Lock()
         self._waiting = 0
 
+    @property
+    def waiting(self) -> int:
+        """How many wait now."""
+        return self._waiting
+
     @contextmanager
     def held(self, remaining_s: float | None) -> Iterator[None]:
         """Hold a slot for the length of the block.
@@ -109,6 +115,45 @@ class Slots:
         finally:
             with self._lock:
                 self._waiting -= 1
+
+
+class Gate:
+    """Counts the calls inside; once shut, lets no other in and tells when the last has left.
+
+    Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._shut = False
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Be inside for the length of the block.
+
+        Raises:
+            UnavailableError: DRAINING.
+        """
+        with self._changed:
+            if self._shut:
+                raise UnavailableError(
+                    "DRAINING", "this server is being stopped; call again, nothing is lost"
+                )
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    def shut(self, timeout_s: float) -> int:
+        """Let nobody in any more and wait for those inside; returns how many are left."""
+        with self._changed:
+            self._shut = True
+            self._changed.wait_for(lambda: not self._inside, timeout_s)
+            return self._inside
 
 
 def _busy() -> OverloadError:

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime
 from pathlib import Path
 
 import grpc
 import numpy as np
 import structlog
+from cryptography import x509
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -48,18 +48,19 @@ from devices.authority import Authority, open_authority
 from devices.provisioning import Provisioning
 from identity import calls
 from identity.adjudication import Adjudication
-from identity.admission import Quotas, Slots
+from identity.admission import Gate, Quotas, Slots
 from identity.calls import CallInterceptor
 from identity.config import Config, database_url, load_config
 from identity.enrolment import Enrolment
-from identity.errors import ConfigError
 from identity.housekeeping import Chore, Housekeeper
 from identity.images import require_extractor
 from identity.issuing import IssuerPort
 from identity.key_backend import open_issuing_keys
 from identity.lookups import Lookups
+from identity.observability.exporter import Exporter, StateCollector, Watch
 from identity.permits import PermitDesk
 from identity.ports import SystemClock
+from identity.receiving import COARSE_LIMIT, ReceivingInterceptor, Watchman
 from identity.reception import Reception
 from identity.recorded import RecordedTerminalServicer
 from identity.references import ReferenceFollower
@@ -74,6 +75,7 @@ from identity.servicer import (
 )
 from identity.store import Database
 from identity.terminal_store import SqlTerminalStore
+from identity.transport import allow_open_files, grpc_server, listen
 from identity.uploads import UploadDesk
 from identity.vault import open_vault
 from issuance.issuer import Issuer
@@ -89,6 +91,12 @@ SETTLE_EVERY_S = 60.0
 REFRESH_EVERY_S = 3_600.0
 OLD_UPLOADS_EVERY_S = 600.0
 REFUSING_THREADS = 4
+# Threads that wait for the message of a call, beside those that work: see ``receiving``.
+READING_THREADS = 64
+CALLS_PER_CONNECTION = 100
+# The provisioning port is for a moment in a terminal's life, and open to everybody.
+OPEN_CONNECTIONS, OPEN_CALLS_PER_CONNECTION, OPEN_IDLE_S, OPEN_WAITING = 500, 4, 30.0, 16
+FLUSH_S = 1.0
 
 log = structlog.get_logger("anju")
 
@@ -192,28 +200,49 @@ class Server:
         settings, streams = installation.config.server, installation.config.capture.upload_streams
         credentials = installation.authority.server
         pair = [(credentials.key_pem, credentials.certificate_pem)]
+        self._slots = Slots(settings.workers, settings.waiting_calls)
+        self._gate = Gate()
+        self._watchman = Watchman(settings.message_s)
+        self._exporter: Exporter | None = None
+        outside = (
+            StatusInterceptor(),
+            ReceivingInterceptor(self._gate, settings.max_message_bytes, self._watchman),
+        )
         guard = CallInterceptor(
             installation.provisioning,
-            Slots(settings.workers, settings.waiting_calls),
+            self._slots,
             Quotas(settings.terminal_calls_per_minute),
             # An upload that does not begin at once is refused: its terminal can wait better.
             Slots(streams, 0),
         )
         # Every waiting call has a thread, and some more refuse the others without delay.
         threads = settings.workers + settings.waiting_calls + streams + REFUSING_THREADS
-        self._main = _grpc_server(threads, settings.max_message_bytes, guard)
-        self._open = _grpc_server(
-            max(2, settings.workers // 4), settings.max_message_bytes, CallInterceptor(None)
+        self._main = grpc_server(
+            threads + READING_THREADS,
+            (*outside, guard),
+            max_message_bytes=COARSE_LIMIT * settings.max_message_bytes,
+            connections=settings.max_connections,
+            calls_per_connection=CALLS_PER_CONNECTION,
+            idle_s=settings.idle_s,
+        )
+        open_workers = max(2, settings.workers // 4)
+        self._open = grpc_server(
+            open_workers + OPEN_WAITING + REFUSING_THREADS + READING_THREADS,
+            (*outside, CallInterceptor(None, Slots(open_workers, OPEN_WAITING))),
+            max_message_bytes=COARSE_LIMIT * settings.max_message_bytes,
+            connections=OPEN_CONNECTIONS,
+            calls_per_connection=OPEN_CALLS_PER_CONNECTION,
+            idle_s=OPEN_IDLE_S,
         )
         self._register_services()
-        self.address = _listen(
+        self.address = listen(
             self._main,
             settings.address,
             grpc.ssl_server_credentials(
                 pair, root_certificates=credentials.ca_pem, require_client_auth=True
             ),
         )
-        self.provisioning_address = _listen(
+        self.provisioning_address = listen(
             self._open, settings.provisioning_address, grpc.ssl_server_credentials(pair)
         )
 
@@ -224,11 +253,16 @@ class Server:
             progress: called with (changes applied, changes in all) while the index follows.
         """
         everything = self._all
+        allow_open_files(everything.config.server.max_connections + OPEN_CONNECTIONS)
+        metrics_address = everything.config.observability.metrics_address
+        if metrics_address:
+            self._exporter = Exporter(metrics_address, StateCollector(self._watch()))
         _warm_up()
         replayed = everything.follower.catch_up(progress)
         everything.desk.reconcile()
         settled = everything.enrolment.settle_waiting()
         self._snapshotted = everything.matcher.sequence
+        self._watchman.start()
         self._main.start()
         self._open.start()
         self._housekeeper.start()
@@ -237,20 +271,47 @@ class Server:
             "serving",
             address=self.address,
             provisioning_address=self.provisioning_address,
+            metrics_address=self._exporter.address if self._exporter is not None else "",
             references=len(everything.matcher),
             replayed=replayed,
             settled=settled,
         )
 
     def stop(self) -> None:
-        """Refuse new calls, let running ones finish within the drain time, write the snapshot."""
+        """Refuse new calls, let running ones finish within the drain time, write the snapshot.
+
+        Health says NOT_SERVING first. The ports stay open while calls run, so that whoever comes
+        meanwhile is told UNAVAILABLE, DRAINING. What then still runs is cut off; an application
+        that was acknowledged, or only accepted, is in the register and settled at the next start.
+        """
         self._health.enter_graceful_shutdown()
-        drain_s = self._all.config.server.drain_s
-        for stopped in [self._main.stop(drain_s), self._open.stop(drain_s)]:
+        log.info("draining")
+        cut_off = self._gate.shut(self._all.config.server.drain_s)
+        # Answers are on their way, and so is NOT_SERVING to whoever watches.
+        for stopped in [one.stop(0 if cut_off else FLUSH_S) for one in (self._main, self._open)]:
             stopped.wait()
+        self._watchman.stop()
         self._housekeeper.stop()
+        if self._exporter is not None:
+            self._exporter.close()
         self._all.matcher.snapshot()
-        log.info("stopped", references=len(self._all.matcher))
+        log.info("stopped", references=len(self._all.matcher), cut_off=cut_off)
+
+    def _watch(self) -> Watch:
+        everything = self._all
+        addresses = {"main": self.address, "provisioning": self.provisioning_address}
+        credentials = everything.authority.server
+        return Watch(
+            database=everything.database,
+            comparer=everything.matcher,
+            clock=everything.clock,
+            waiting_calls=lambda: self._slots.waiting,
+            ports={name: int(one.rpartition(":")[2]) for name, one in addresses.items()},
+            certificates={
+                "server": _not_after(credentials.certificate_pem),
+                "authority": _not_after(credentials.ca_pem),
+            },
+        )
 
     def _register_services(self) -> None:
         everything, main = self._all, self._main
@@ -305,6 +366,10 @@ SERVICES = (
 )
 
 
+def _not_after(certificate_pem: bytes) -> datetime:
+    return x509.load_pem_x509_certificate(certificate_pem).not_valid_after_utc
+
+
 def _warm_up() -> None:
     """Compile the numeric kernels before anybody waits for them; from a cache after the first time.
 
@@ -350,24 +415,3 @@ def _open_index(directory: Path, key: bytes, last_change: int) -> Matcher:
     for stale in directory.iterdir():
         stale.unlink()
     return Matcher.open(directory, key=key)
-
-
-def _grpc_server(workers: int, max_message_bytes: int, guard: CallInterceptor) -> grpc.Server:
-    return grpc.server(
-        ThreadPoolExecutor(workers, thread_name_prefix="rpc"),
-        interceptors=[StatusInterceptor(), guard],
-        options=[
-            ("grpc.max_receive_message_length", max_message_bytes),
-            ("grpc.so_reuseport", 0),  # two servers on one port would each answer half the calls
-            ("grpc.keepalive_time_ms", int(timedelta(minutes=2) / timedelta(milliseconds=1))),
-            ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
-        ],
-    )
-
-
-def _listen(server: grpc.Server, address: str, credentials: grpc.ServerCredentials) -> str:
-    try:
-        port = server.add_secure_port(address, credentials)
-    except RuntimeError as error:
-        raise ConfigError(f"cannot listen on {address}: is another server running?") from error
-    return f"{address.rsplit(':', 1)[0]}:{port}"

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import structlog
 
+from identity.observability.metrics import CHORE_SECONDS, CHORES
+
 TICK_S = 5.0
 
 log = structlog.get_logger("anju")
@@ -58,10 +60,13 @@ class Housekeeper:
             if self._monotonic() - self._done_at[chore.name] < chore.every_s:
                 continue
             try:
-                chore.work()
+                with CHORE_SECONDS.labels(chore.name).time():
+                    chore.work()
                 self._done_at[chore.name] = self._monotonic()
+                CHORES.labels(chore.name, "ok").inc()
             except Exception as error:
                 log.error("chore failed", chore=chore.name, error=type(error).__name__)
+                CHORES.labels(chore.name, "failed").inc()
 
     def _run(self) -> None:
         while not self._stopping.wait(self._tick_s):

@@ -25,6 +25,7 @@ from issuance import errors as issuance_errors
 from matcher import errors as matcher_errors
 
 DOMAIN = "anju"
+CONTRACT = "/anju.v1."  # health and reflection look after themselves
 INTERNAL_TEXT = "an internal error occurred; it was logged, please call an operator"
 RETRY_AFTER_S = 1
 # A message may quote what the caller sent. gRPC limits trailers to 8 KiB, and this travels in them
@@ -131,7 +132,11 @@ class StatusInterceptor(grpc.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = continuation(handler_call_details)
-        if handler is None or handler.response_streaming:
+        if (
+            handler is None
+            or handler.response_streaming
+            or not handler_call_details.method.startswith(CONTRACT)
+        ):
             return handler
         inner: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
         method = handler_call_details.method

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from identity.config import DEFAULT_TOML, ServerConfig
+from identity.config import DEFAULT_TOML, ObservabilityConfig, ServerConfig
 from identity.errors import UnavailableError
 
 START_S = 240.0  # the first start on a machine compiles the numeric kernels
@@ -39,6 +39,8 @@ class ServerProcess:
 def loopback_toml() -> tuple[str, str]:
     """The default configuration on free loopback ports, and its provisioning address.
 
+    Metrics are served on a port that the system chooses and the log tells.
+
     Several servers can run side by side; nobody else is reached.
     """
     with contextlib.ExitStack() as stack:
@@ -51,6 +53,7 @@ def loopback_toml() -> tuple[str, str]:
     # A few simulated terminals stand for a city's.
     quota = f"terminal_calls_per_minute = {defaults.terminal_calls_per_minute}"
     toml = toml.replace(quota, "terminal_calls_per_minute = 0")
+    toml = toml.replace(ObservabilityConfig().metrics_address, "127.0.0.1:0")
     return toml.replace(defaults.provisioning_address, provisioning), provisioning
 
 

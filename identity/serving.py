@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import signal
-import sys
 import threading
 from pathlib import Path
 from types import FrameType
 
-import structlog
-
 from identity.app import Server, open_installation
+from identity.config import load_config
+from identity.observability import logs, tracing
 
 
 def run(directory: Path) -> None:
     """Serve until SIGTERM or SIGINT. Raises what opening the installation raises."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(ensure_ascii=False),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-    )
+    observability = load_config(directory).observability
     asked = threading.Event()
 
     def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
@@ -32,8 +23,14 @@ def run(directory: Path) -> None:
 
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, ask_to_stop)
-    with open_installation(directory) as installation:
-        server = Server(installation)
+    with contextlib.ExitStack() as stack:
+        native = stack.enter_context(contextlib.closing(logs.NativeLog()))
+        logs.configure(observability.log_level, observability.log_format, native.stream)
+        if observability.tracing:
+            provider = tracing.otlp_provider()
+            tracing.start(provider)
+            stack.callback(provider.shutdown)  # sends what it still has
+        server = Server(stack.enter_context(open_installation(directory)))
         server.start()
         asked.wait()
         server.stop()
