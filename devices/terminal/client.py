@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -11,14 +12,16 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from devices import credentials
-from devices.errors import ServerUntrustedError
+from devices.errors import RemoteError, ServerUntrustedError
 from devices.terminal import wire
 from devices.terminal.pin import pinned_certificate
 from devices.terminal.retry import DEFAULT_POLICY, RetryPolicy, retrying
-from devices.terminal.types import Application, Person, Sample
+from devices.terminal.session import opened, session_metadata
+from devices.terminal.types import Application, FingerFile, MissingFinger, Person, Sample
 from devices.token import parse_token
-from devices.types import Provisioned
+from devices.types import Equipment, Provisioned
 
+UPLOAD_MISSING = "UPLOAD_MISSING"
 RENEW_BEFORE = timedelta(days=30)
 
 
@@ -33,7 +36,8 @@ def provision(
     """Turn a one-time token into this terminal's certificate, stored in a directory.
 
     May be repeated with the same token after a failure: the key is kept and the server answers the
-    same again.
+    same again. A terminal that has credentials already, expired or revoked ones, gets others in
+    their place, and its queue stays; until then the old ones go on working.
 
     Args:
         address: host:port of the provisioning port.
@@ -45,7 +49,7 @@ def provision(
     Raises:
         TokenInvalidError: the token is mistyped; nothing was sent.
         ServerUntrustedError: the server is not the one the token was made by; nothing was sent.
-        CredentialsError: the directory holds a certificate already, or an address is malformed.
+        CredentialsError: the directory is another terminal's, or an address is malformed.
         RemoteError: the register refused, e.g. with reason TOKEN_INVALID.
         UnreachableError: no answer within the deadline.
     """
@@ -53,7 +57,7 @@ def provision(
     credentials.check_address(address)
     main = _port_below(address) if main_address is None else main_address
     credentials.check_address(main)
-    key = credentials.new_key(directory)
+    key = credentials.provisioning_key(directory)
 
     def look(timeout_s: float) -> x509.Certificate:
         return pinned_certificate(address, parsed.fingerprint, timeout_s)
@@ -63,7 +67,7 @@ def provision(
         csr = credentials.signing_request(key)
         answer = wire.provision(connection, parsed.text(), csr, deadline_s)
     _check_authority(server, answer.ca_certificate)
-    credentials.save(directory, answer.certificate, answer.ca_certificate, main)
+    credentials.install(directory, answer.certificate, answer.ca_certificate, main)
     return answer
 
 
@@ -99,23 +103,81 @@ class TerminalClient:
         idempotency_key: str | None = None,
         deadline_s: float = 60.0,
         portrait: bytes = b"",
+        missing_fingers: Sequence[MissingFinger] = (),
+        images: Sequence[FingerFile] = (),
     ) -> Application:
         """Apply for registration; the application is durable once this returns.
 
+        In the name of the operator who is logged in, see :mod:`devices.terminal.session`.
+
         Args:
             samples: one to ten fingers; plain bytes take their finger position from the record.
+            missing_fingers: that were asked for and could not be captured, and why.
+            images: fingers for the register to extract, where the city allows it.
             captured_at: aware; when the samples were captured, if not just now.
             idempotency_key: 16 to 64 characters. Give one to be able to repeat the call after
                 :class:`UnreachableError`, with all other arguments the same.
-            portrait: PNG or JPEG, at most about 600 kB; only 48 x 60 grey pixels of it are kept.
+            portrait: PNG or JPEG, at most 8 MiB; only 48 x 60 grey pixels of it are kept.
         """
         key = idempotency_key or wire.new_idempotency_key()
-        request = wire.enrol_request(person, samples, permit_requested, captured_at, key, portrait)
-        return wire.enrol(self._connection, request, deadline_s)
+        request = wire.packed_enrolment(
+            person,
+            samples,
+            permit_requested,
+            captured_at,
+            key,
+            portrait,
+            missing_fingers,
+            images,
+        )
+        metadata = session_metadata(self._directory)
+        return self._enrol(
+            request, metadata, deadline_s, lambda: wire.pictures(portrait, images), lambda _: None
+        )
 
-    def enrol_packed(self, request: bytes, deadline_s: float = 60.0) -> Application:
-        """Send an application that :func:`devices.terminal.wire.packed_enrolment` made earlier."""
-        return wire.enrol_packed(self._connection, request, deadline_s)
+    def enrol_packed(
+        self,
+        kept: bytes,
+        deadline_s: float = 60.0,
+        pictures: Callable[[], Sequence[bytes]] = tuple,
+        seen: Callable[[int], None] = lambda received: None,
+    ) -> Application:
+        """Send an application that :func:`devices.terminal.wire.packed_enrolment` made earlier.
+
+        Its pictures go only once the register asks for them: after a lost answer it has used them
+        already, and they need not travel again.
+
+        Args:
+            kept: with the word of the operator who captured it, see
+                :meth:`devices.terminal.session.OperatorSession.vouched`.
+            pictures: what was uploaded, or will have to be.
+            seen: see :meth:`devices.terminal.wire.Connection.upload`.
+        """
+        metadata, request = opened(kept)
+        return self._enrol(request, metadata, deadline_s, pictures, seen)
+
+    def _enrol(
+        self,
+        request: bytes,
+        metadata: wire.Metadata,
+        deadline_s: float,
+        pictures: Callable[[], Sequence[bytes]],
+        seen: Callable[[int], None],
+    ) -> Application:
+        end = time.monotonic() + deadline_s
+        try:
+            return wire.enrol_packed(self._connection, request, deadline_s, metadata)
+        except RemoteError as error:
+            missing = pictures() if error.reason == UPLOAD_MISSING else ()
+            if not missing:
+                raise
+        for picture in missing:
+            self._connection.upload(picture, end - time.monotonic(), seen)
+        return wire.enrol_packed(self._connection, request, end - time.monotonic(), metadata)
+
+    def report(self, equipment: Equipment, deadline_s: float = 30.0) -> datetime:
+        """Tell the register what this terminal is made of; returns the register's time."""
+        return wire.heartbeat(self._connection, equipment, deadline_s)
 
     def application(self, application_id: str, deadline_s: float = 30.0) -> Application:
         """How an earlier application of this station stands."""

@@ -114,6 +114,38 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
                 _unlock(file)
 
 
+class LockNote:
+    """A few words beside a lock: what its holder is doing. They mean nothing once it is let go.
+
+    Only for people to look at, so nothing waits for it to be on the disk, and a disk that has no
+    room for it is left alone.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, text: str) -> None:
+        """By the holder of the lock."""
+        with contextlib.suppress(OSError), self._path.open("r+b") as file:
+            file.seek(_NOTE_AT)
+            file.write(text.encode().ljust(_NOTE_BYTES)[:_NOTE_BYTES])
+
+    def read(self) -> str:
+        """What the holder wrote; empty if nobody holds the lock."""
+        if not self._path.exists():
+            return ""
+        with locked(self._path, wait=False) as mine:
+            if mine:
+                return ""
+        with self._path.open("rb") as file:
+            file.seek(_NOTE_AT)
+            return file.read(_NOTE_BYTES).decode(errors="replace").strip()
+
+
+# Behind the byte that Windows locks, and keeps others from reading.
+_NOTE_AT, _NOTE_BYTES = 1, 64
+
+
 if sys.platform == "win32":
     import msvcrt
     import time

@@ -14,18 +14,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 
 from devices import credentials
 from devices.errors import CredentialsError
-from devices.terminal.disk import Disk, locked
+from devices.terminal.disk import Disk, LockNote, locked
 from devices.terminal.queue import QUEUE_FOLDER, Entry, EntryState, Limits, SubmissionQueue
 from devices.terminal.sending import DEFAULT_SENDING, Sender, SendPolicy
 from devices.terminal.spool import Spool
-from devices.terminal.types import Person, Sample
-from devices.terminal.wire import certificate_expiry, new_idempotency_key, packed_enrolment
+from devices.terminal.types import FingerFile, MissingFinger, Person, Sample
+from devices.terminal.wire import (
+    certificate_expiry,
+    new_idempotency_key,
+    packed_enrolment,
+    pictures,
+)
 
 POLL_S = 1.0
 NEARLY_FULL = 0.8
@@ -64,9 +70,10 @@ class Outbox:
         self._directory = directory
         self._now = now
         self.queue = SubmissionQueue(directory, limits, now, disk)
-        self._sender = Sender(self.queue, directory, address, policy)
         self._sending = threading.Lock()
         self._sender_lock = directory / QUEUE_FOLDER / "sender-lock"
+        self._being_sent = LockNote(self._sender_lock)
+        self._sender = Sender(self.queue, directory, address, policy, self._being_sent.write)
         self._spool = None if spool is None else Spool(spool, self.queue, now, disk)
 
     def submit(
@@ -77,10 +84,15 @@ class Outbox:
         permit_requested: bool = True,
         captured_at: datetime | None = None,
         idempotency_key: str | None = None,
+        portrait: bytes = b"",
+        missing_fingers: Sequence[MissingFinger] = (),
+        images: Sequence[FingerFile] = (),
     ) -> Entry:
         """Keep an application until the register has it. Durable once this returns.
 
         Args:
+            samples, missing_fingers, portrait, images: see
+                :meth:`devices.terminal.client.TerminalClient.enrol`.
             label: what the counter calls it, 1 to 100 characters; shown in lists, so no name.
             captured_at: aware; now if left out.
             idempotency_key: give one to be able to hand the same application in twice.
@@ -91,9 +103,16 @@ class Outbox:
         """
         key = idempotency_key or new_idempotency_key()
         request = packed_enrolment(
-            person, samples, permit_requested, captured_at or self._now(), key
+            person,
+            samples,
+            permit_requested,
+            captured_at or self._now(),
+            key,
+            portrait,
+            missing_fingers,
+            images,
         )
-        return self.queue.put(key, label, request)
+        return self.queue.put(key, label, request, pictures(portrait, images))
 
     def take(self) -> None:
         """Queue what lies in the spool folder, and tell there what became of earlier drops."""
@@ -123,6 +142,16 @@ class Outbox:
     def entry(self, key: str) -> Entry:
         """One submission as it stands. Raises QueueError if there is none under that key."""
         return self.queue.entry(key)
+
+    def entries(self) -> list[Entry]:
+        """All submissions in their order; one that a process of this terminal sends now says so."""
+        being_sent = self._being_sent.read()
+        return [
+            replace(one, state=EntryState.SENDING)
+            if one.key == being_sent and one.state is EntryState.QUEUED
+            else one
+            for one in self.queue.entries()
+        ]
 
     def notices(self) -> list[str]:
         """What an operator should know now, the most pressing first; empty when all is well."""

@@ -13,6 +13,10 @@ attempt. Whatever dies afterwards, the same bytes are sent again under the same 
 register makes the change once. A receipt is kept a while, because whoever handed the submission in
 may do so again: see :func:`SubmissionQueue.key_for`.
 
+Pictures that go with a submission (``<idempotency key>-<number>.picture``) are written before its
+entry and deleted after it became a receipt or was discarded; whatever dies in between leaves
+pictures of nobody, and the next start deletes those.
+
 Files are sealed with AES-256-GCM under a key beside them (``queue-key``, 0600), bound to their
 names. That keeps a copy of the queue (a backup, a sold disk whose key file was shredded) from being
 read; it does not keep out somebody who can read the key, for which the terminal's disk should be
@@ -29,7 +33,7 @@ import os
 import re
 import secrets
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -56,10 +60,15 @@ KEY_FILE = "queue-key"
 QUEUE_FOLDER = "queue"
 MAX_REQUEST_BYTES = 1_000_000
 """The register takes messages of up to 1 MiB (``server.max_message_bytes``)."""
+MAX_PICTURE_BYTES = 8 << 20
+"""``capture.max_upload_bytes`` of the register."""
+MAX_PICTURES = 11
+"""A portrait and ten fingers."""
 CONTACT_EVERY = timedelta(minutes=1)
 MAX_LABEL = 100
 
 _ENTRY = re.compile(r"([0-9]{12})-([A-Za-z0-9_-]{16,64})\.entry", re.ASCII)
+_PICTURE = re.compile(r"([A-Za-z0-9_-]{16,64})-[0-9]{2}\.picture", re.ASCII)
 _CONTACT_FILE = "contact"
 _LOCK_FILE = "lock"
 _MAGIC = b"anjuqu1\0"
@@ -68,9 +77,10 @@ _NONCE_BYTES = 12
 
 
 class EntryState(Enum):
-    """What an operator is told."""
+    """What an operator is told. ``SENDING`` is not stored: it ends with the process that sends."""
 
     QUEUED = "queued"
+    SENDING = "sending"
     SENT = "sent"
     ATTENTION = "needs attention"
 
@@ -110,6 +120,7 @@ class Entry:
         label: what the counter calls it; the operator's choice.
         changed_at: when it came into its present state.
         application: the register's latest answer, once sent; without the permit's QR text.
+        pictures: bytes of each picture that goes with it.
         status, reason, message: of the refusal, while it needs attention: gRPC status name, token
             of the contract, and what a person can do.
     """
@@ -123,6 +134,7 @@ class Entry:
     status: str = ""
     reason: str = ""
     message: str = field(default="", repr=False)
+    pictures: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -170,6 +182,7 @@ class SubmissionQueue:
             self._seal_key = AESGCM(_derived(secret, b"anju queue: seal"))
             self._name_key = _derived(secret, b"anju queue: names")
             self._disk.sweep()
+            self._sweep_pictures()
             if _CONTACT_FILE not in self._disk.names():
                 # A terminal that was just provisioned has just spoken to the register.
                 self._write_contact(self._now())
@@ -187,13 +200,14 @@ class SubmissionQueue:
             digest.update(len(part).to_bytes(8, "big") + part)
         return digest.hexdigest()[:32]
 
-    def put(self, key: str, label: str, request: bytes) -> Entry:
+    def put(self, key: str, label: str, request: bytes, pictures: Sequence[bytes] = ()) -> Entry:
         """Keep a submission until the register has acknowledged it. Durable once this returns.
 
         A key that is there already changes nothing.
 
         Args:
             request: as :func:`devices.terminal.wire.packed_enrolment` makes it, under that key.
+            pictures: what the request names by its SHA-256.
 
         Returns:
             The entry as it stands.
@@ -201,22 +215,27 @@ class SubmissionQueue:
         Raises:
             QueueFullError: too many, too much, or the disk is full.
             OfflineTooLongError: there was no contact for longer than allowed.
-            SubmissionInvalidError: the label or key is malformed, or the request too large.
+            SubmissionInvalidError: the label or key is malformed, or request or pictures too large.
         """
-        self._check(key, label, request)
+        self._check(key, label, request, pictures)
         with self._locked():
             files = self._files()
             for file in files:
                 if file.entry.key == key:
                     return file.entry
-            self._require_room(files, len(request))
+            self._require_room(files, len(request) + sum(map(len, pictures)))
             self._require_contact()
             now = self._now()
-            entry = Entry(key, label, EntryState.QUEUED, now, now)
+            sizes = tuple(len(picture) for picture in pictures)
+            entry = Entry(key, label, EntryState.QUEUED, now, now, pictures=sizes)
             number = 1 + max((int(file.name[:12]) for file in files), default=0)
             try:
+                for count, picture in enumerate(pictures):
+                    name = _picture_name(key, count)
+                    self._disk.replace(name, self._sealed(name, picture))
                 self._write(f"{number:012}-{key}.entry", entry, request)
             except OSError as error:
+                self._remove_pictures(key)
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise QueueFullError(
                         "this terminal's disk is full; make room, or connect it to the register"
@@ -224,7 +243,7 @@ class SubmissionQueue:
                 raise
             return entry
 
-    def _check(self, key: str, label: str, request: bytes) -> None:
+    def _check(self, key: str, label: str, request: bytes, pictures: Sequence[bytes]) -> None:
         if not _ENTRY.fullmatch(f"{0:012}-{key}.entry"):
             raise SubmissionInvalidError("an idempotency key is 16 to 64 of A-Z, a-z, 0-9, _ and -")
         if not 1 <= len(label) <= MAX_LABEL or not label.isprintable():
@@ -232,6 +251,13 @@ class SubmissionQueue:
         if len(request) > MAX_REQUEST_BYTES:
             raise SubmissionInvalidError(
                 f"the submission has {len(request)} bytes; at most {MAX_REQUEST_BYTES} are accepted"
+            )
+        if len(pictures) > MAX_PICTURES:
+            raise SubmissionInvalidError(f"at most {MAX_PICTURES} pictures go with a submission")
+        largest = max(map(len, pictures), default=0)
+        if largest > MAX_PICTURE_BYTES:
+            raise SubmissionInvalidError(
+                f"a picture has {largest} bytes; at most {MAX_PICTURE_BYTES} are accepted"
             )
 
     def _require_room(self, files: list[_File], request_bytes: int) -> None:
@@ -282,6 +308,24 @@ class SubmissionQueue:
             raise QueueError(f"the file of submission {key} is damaged")
         return opened[1]
 
+    def pictures(self, key: str) -> list[bytes]:
+        """What goes with the request, in the order it was handed in.
+
+        Raises:
+            QueueError: there is no such entry, or a picture is damaged.
+        """
+        found = []
+        for count, size in enumerate(self.entry(key).pictures):
+            name = _picture_name(key, count)
+            try:
+                picture = self._unsealed(name)
+            except FileNotFoundError:
+                picture = None
+            if picture is None or len(picture) != size:
+                raise QueueError(f"a picture of submission {key} is damaged; capture it again")
+            found.append(picture)
+        return found
+
     def fill(self) -> Fill:
         return _fill(self._files())
 
@@ -321,9 +365,13 @@ class SubmissionQueue:
                 status="",
                 reason="",
                 message="",
+                pictures=(),
             )
 
-        return self._change(key, sent, keep_request=False)
+        entry = self._change(key, sent, keep_request=False)
+        with self._locked():
+            self._remove_pictures(key)
+        return entry
 
     def mark_attention(self, key: str, status: str, reason: str, message: str) -> Entry:
         """The register refused it; asking again in the same words will not help."""
@@ -374,6 +422,7 @@ class SubmissionQueue:
             if file.entry.state is not EntryState.ATTENTION:
                 raise QueueError(f"submission {key} is {file.entry.state.value}: it stays")
             self._disk.remove(file.name)
+            self._remove_pictures(key)
 
     def prune(self) -> int:
         """Delete receipts that are past their time; returns how many."""
@@ -403,6 +452,20 @@ class SubmissionQueue:
             if changed != file.entry:
                 self._write(file.name, changed, opened[1] if keep_request else b"")
             return changed
+
+    def _remove_pictures(self, key: str) -> None:
+        names = [_picture_name(key, count) for count in range(MAX_PICTURES)]
+        there = set(self._disk.names()).intersection(names)
+        if there:
+            self._disk.remove(*sorted(there))
+
+    def _sweep_pictures(self) -> None:
+        """Delete the pictures that an earlier process left when it died."""
+        live = {file.entry.key for file in self._files() if file.entry.state is not EntryState.SENT}
+        found = [(name, _PICTURE.fullmatch(name)) for name in self._disk.names()]
+        orphans = [name for name, match in found if match and match[1] not in live]
+        if orphans:
+            self._disk.remove(*orphans)
 
     def _entry_names(self) -> list[str]:
         return [name for name in self._disk.names() if _ENTRY.fullmatch(name)]
@@ -494,7 +557,11 @@ def _derived(secret: bytes, purpose: bytes) -> bytes:
 
 def _fill(files: list[_File]) -> Fill:
     waiting = [file for file in files if file.entry.state is not EntryState.SENT]
-    return Fill(len(waiting), sum(file.signature[2] for file in waiting))
+    return Fill(len(waiting), sum(file.signature[2] + sum(file.entry.pictures) for file in waiting))
+
+
+def _picture_name(key: str, count: int) -> str:
+    return f"{key}-{count:02}.picture"
 
 
 def _damaged(name: str, modified: float) -> Entry:
@@ -522,6 +589,7 @@ def _to_json(entry: Entry) -> dict[str, Any]:
         "status": entry.status,
         "reason": entry.reason,
         "message": entry.message,
+        "pictures": list(entry.pictures),
         "application": None
         if application is None
         else {
@@ -545,6 +613,7 @@ def _from_json(stored: dict[str, Any]) -> Entry:
         status=stored["status"],
         reason=stored["reason"],
         message=stored["message"],
+        pictures=tuple(stored.get("pictures", ())),
         application=None
         if application is None
         else Application(

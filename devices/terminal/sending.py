@@ -6,6 +6,7 @@ What an answer means for the queue:
 no answer, or the register says not now    stays queued; the whole queue waits, longer each time
 the certificate is refused or has expired  stays queued; an operator must provision the terminal
 INTERNAL, or a refusal that is not anju's  stays queued; after 8 of them it needs attention
+a picture is missing, or came in pieces    is uploaded, from where it was cut; then as above
 any other refusal (bad data, poor finger)  needs attention, with the register's reason
 an application                             sent
 =========================================  ======================================================
@@ -41,6 +42,8 @@ from devices.terminal.types import ApplicationState
 _CERTIFICATE_REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 _NOT_NOW = ("RESOURCE_EXHAUSTED", "ABORTED")
 _ITS_OWN_FAULT = ("INTERNAL", "UNKNOWN", "DATA_LOSS")
+# The register has something else of a picture than was thought: the next attempt asks first.
+_UPLOAD_AGAIN = ("UPLOAD_OFFSET", "DIGEST_MISMATCH", "UPLOAD_MISSING")
 _UNSETTLED = (ApplicationState.ACCEPTED, ApplicationState.IN_ADJUDICATION)
 
 
@@ -82,7 +85,13 @@ class Sender:
         directory: Path,
         address: str | None = None,
         policy: SendPolicy = DEFAULT_SENDING,
+        sending: Callable[[str], None] = lambda key: None,
     ) -> None:
+        """
+        Args:
+            sending: told the key of each submission before it is sent, and "" when none is.
+        """
+        self._sending = sending
         self.problem = ""
         self.renewal_problem = ""
         self._queue = queue
@@ -91,6 +100,7 @@ class Sender:
         self._policy = policy
         self._client: TerminalClient | None = None
         self._failures: Counter[str] = Counter()
+        self._uploaded: dict[str, int] = {}
         self._bound_s = policy.first_wait_s
         self._resume_at = 0.0
         self._renew_at = 0.0
@@ -126,6 +136,8 @@ class Sender:
         else:
             self.problem = ""
             self._bound_s = self._policy.first_wait_s
+        finally:
+            self._sending("")
 
     def close(self) -> None:
         if self._client is not None:
@@ -149,16 +161,32 @@ class Sender:
             request = self._queue.request(entry.key)
         except QueueError:
             return  # damaged, or discarded meanwhile: the operator sees which
+        self._sending(entry.key)
         try:
-            application = client.enrol_packed(request, self._policy.deadline_s)
+            application = client.enrol_packed(
+                request,
+                self._policy.deadline_s,
+                lambda: self._queue.pictures(entry.key),
+                lambda received: self._progress(entry.key, received),
+            )
         except SubmissionInvalidError as error:
             self._settle_refusal(entry, "INVALID_ARGUMENT", error.reason, str(error))
+        except QueueError as error:
+            self._settle_refusal(entry, "DATA_LOSS", "DAMAGED", str(error))
         except RemoteError as error:
             self._refused(entry, error)
         else:
             self._queue.contacted()
             self._failures.pop(entry.key, None)
+            self._uploaded.pop(entry.key, None)
             _if_still_there(lambda: self._queue.mark_sent(entry.key, application))
+
+    def _progress(self, key: str, received: int) -> None:
+        """A line that breaks but brings an upload on is no reason to wait longer each time."""
+        if received > self._uploaded.get(key, 0):
+            self._queue.contacted()
+            self._bound_s = self._policy.first_wait_s
+        self._uploaded[key] = received
 
     def _refused(self, entry: Entry, error: RemoteError) -> None:
         if error.status in _CERTIFICATE_REFUSED:
@@ -168,7 +196,8 @@ class Sender:
         if isinstance(error, UnreachableError) or (error.status in _NOT_NOW and error.reason):
             raise error
         # gRPC itself says RESOURCE_EXHAUSTED of a message that is too large, for ever.
-        if error.status in _ITS_OWN_FAULT or not error.reason:
+        again = error.status in _ITS_OWN_FAULT or error.reason in _UPLOAD_AGAIN
+        if again or not error.reason:
             self._failures[entry.key] += 1
             if self._failures[entry.key] < self._policy.tries:
                 self._resume_at = self._policy.monotonic() + self._policy.first_wait_s
@@ -177,6 +206,7 @@ class Sender:
 
     def _settle_refusal(self, entry: Entry, status: str, reason: str, message: str) -> None:
         self._failures.pop(entry.key, None)
+        self._uploaded.pop(entry.key, None)
         _if_still_there(lambda: self._queue.mark_attention(entry.key, status, reason, message))
 
     def _refresh(self, client: TerminalClient, stopping: Callable[[], bool]) -> None:

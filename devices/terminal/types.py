@@ -76,6 +76,48 @@ class Sample:
     format: SampleFormat = SampleFormat.ISO_19794_2_2005
 
 
+class MissingReason(IntEnum):
+    """Why a finger that was asked for was not captured. Numbers as in anju.v1, which explains them.
+
+    Never a ground for refusing anybody: it tells a finger that cannot be captured from one that was
+    forgotten.
+    """
+
+    AMPUTATED = 1
+    BANDAGED = 2
+    WORN = 3
+    UNREACHABLE = 4
+    DECLINED = 5
+    EQUIPMENT = 6
+
+    @property
+    def label(self) -> str:
+        """For files and commands."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True)
+class MissingFinger:
+    """``position``: code of ISO/IEC 19794-2 table 5, 1 to 10."""
+
+    position: int
+    reason: MissingReason
+
+
+@dataclass(frozen=True, repr=False)
+class FingerFile:
+    """The image of a finger for the register to extract, where the city allows that.
+
+    Attributes:
+        content: PNG, BMP or TIFF file, at most 8 MiB.
+        resolution_ppi: 500 or 1000; 0 for what the file says.
+    """
+
+    content: bytes
+    position: int = 0
+    resolution_ppi: int = 0
+
+
 @dataclass(frozen=True)
 class Permit:
     """A permit as issued; ``qr_text`` is what the QR symbol holds."""

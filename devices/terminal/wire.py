@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
-from collections.abc import Iterable
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -16,7 +19,15 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpc_status import rpc_status
 
-from anju.v1 import common_pb2, enrolment_pb2, enrolment_pb2_grpc, terminals_pb2, terminals_pb2_grpc
+from anju.v1 import (
+    common_pb2,
+    enrolment_pb2,
+    enrolment_pb2_grpc,
+    operators_pb2,
+    operators_pb2_grpc,
+    terminals_pb2,
+    terminals_pb2_grpc,
+)
 from devices import credentials
 from devices.authority import SERVER_NAME
 from devices.errors import (
@@ -28,11 +39,21 @@ from devices.errors import (
     UnreachableError,
 )
 from devices.terminal.retry import DEFAULT_POLICY, RetryPolicy, retrying
-from devices.terminal.types import Application, ApplicationState, Permit, Person, Sample
-from devices.types import Provisioned
+from devices.terminal.types import (
+    Application,
+    ApplicationState,
+    FingerFile,
+    MissingFinger,
+    Permit,
+    Person,
+    Sample,
+)
+from devices.types import Equipment, OperatorRole, Provisioned
+from devices.wire import equipment_message
 
-Request = TypeVar("Request", bound=Message)
+Request = TypeVar("Request", bound=Message | bytes)
 Response = TypeVar("Response", bound=Message)
+Metadata = Sequence[tuple[str, str | bytes]]
 
 _OPTIONS: list[tuple[str, str | int]] = [
     # The constant name in every server certificate of this authority; see devices.authority.
@@ -52,6 +73,9 @@ _TRY_AGAIN = (
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.CANCELLED,
 )
+CHUNK_BYTES = 65_536
+INLINE_BYTES = CHUNK_BYTES
+"""A portrait that fits one chunk travels in the request itself: there is nothing to resume."""
 _BUSY = "BUSY"  # refused before anything was done, with the time to come back after
 
 
@@ -78,12 +102,14 @@ class Connection:
         method: grpc.UnaryUnaryMultiCallable[Request, Response],
         request: Request,
         deadline_s: float = 30.0,
+        metadata: Metadata = (),
     ) -> Response:
         """The method's answer. Tries again, with the same request, while nobody answers.
 
         Args:
             method: of a stub over :attr:`channel`.
             deadline_s: seconds for everything, retries included.
+            metadata: sent with each attempt, e.g. who is logged in.
 
         Raises:
             RemoteError: the register refused.
@@ -92,12 +118,47 @@ class Connection:
         """
 
         def attempt(timeout_s: float) -> Response:
-            try:
-                return method(request, timeout=timeout_s)
-            except grpc.RpcError as error:
-                raise self._translated(error) from error
+            with self._translation():
+                return method(request, timeout=timeout_s, metadata=tuple(metadata))
 
         return retrying(attempt, deadline_s, self._policy)
+
+    def upload(
+        self,
+        content: bytes,
+        deadline_s: float = 60.0,
+        seen: Callable[[int], None] = lambda received: None,
+    ) -> None:
+        """Make the register have these bytes, for an application that names their SHA-256.
+
+        Goes on where an earlier attempt was cut, of this process or another.
+
+        Args:
+            deadline_s: seconds for everything, retries included.
+            seen: told how many bytes the register has, at the start of each attempt.
+
+        Raises:
+            RemoteError, UnreachableError, ServerUntrustedError: as of :meth:`call`.
+        """
+        stub = enrolment_pb2_grpc.EnrolmentServiceStub(self.channel)
+        digest = hashlib.sha256(content).digest()
+        ask = enrolment_pb2.GetUploadRequest(sha256=digest)
+
+        def attempt(timeout_s: float) -> None:
+            with self._translation():
+                standing = stub.GetUpload(ask, timeout=timeout_s)
+                seen(standing.received)
+                if not standing.complete:
+                    stub.Upload(_parts(content, digest, standing.received), timeout=timeout_s)
+
+        retrying(attempt, deadline_s, self._policy)
+
+    @contextmanager
+    def _translation(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise self._translated(error) from error
 
     def _translated(self, error: grpc.RpcError) -> Exception:
         """gRPC's error as one of ours."""
@@ -190,7 +251,7 @@ def provision(connection: Connection, token: str, csr: bytes, deadline_s: float)
 def create_token(
     connection: Connection, station_id: str, terminal_id: str, deadline_s: float = 30.0
 ) -> str:
-    """A provisioning token for a terminal. Operators only."""
+    """A provisioning token for a terminal. Administrators only."""
     request = terminals_pb2.CreateProvisioningTokenRequest(
         idempotency_key=new_idempotency_key(), station_id=station_id, terminal_id=terminal_id
     )
@@ -206,11 +267,89 @@ def renew(connection: Connection, csr: bytes, deadline_s: float) -> bytes:
     return connection.call(stub.RenewCertificate, request, deadline_s).certificate
 
 
-def enrol(
-    connection: Connection, request: enrolment_pb2.EnrolRequest, deadline_s: float
-) -> Application:
-    stub = enrolment_pb2_grpc.EnrolmentServiceStub(connection.channel)
-    return _application(connection.call(stub.Enrol, request, deadline_s).application)
+def heartbeat(connection: Connection, equipment: Equipment, deadline_s: float) -> datetime:
+    """Report what this terminal is made of; returns the register's time."""
+    request = terminals_pb2.HeartbeatRequest(equipment=equipment_message(equipment))
+    stub = terminals_pb2_grpc.TerminalServiceStub(connection.channel)
+    return connection.call(stub.Heartbeat, request, deadline_s).server_time.ToDatetime(tzinfo=UTC)
+
+
+def enrol_operator(
+    connection: Connection,
+    operator_id: str,
+    roles: Iterable[OperatorRole],
+    login_key: bytes = b"",
+    new_password: bool = False,
+    deadline_s: float = 30.0,
+) -> str:
+    """Add or change an operator; returns the first password, if one was asked for.
+
+    Administrators only.
+
+    Args:
+        login_key: SubjectPublicKeyInfo, DER.
+    """
+    request = operators_pb2.EnrolOperatorRequest(
+        idempotency_key=new_idempotency_key(),
+        operator_id=operator_id,
+        roles=[operators_pb2.OperatorRole.ValueType(role) for role in roles],
+        login_key=login_key,
+        new_password=new_password,
+    )
+    stub = operators_pb2_grpc.OperatorServiceStub(connection.channel)
+    return connection.call(stub.EnrolOperator, request, deadline_s).first_password
+
+
+@dataclass(frozen=True)
+class LoggedIn:
+    """What the register says to a login; see :class:`devices.terminal.session.OperatorSession`."""
+
+    session_id: str
+    token: str = field(repr=False)
+    opened_at: datetime
+    expires_at: datetime
+    idle: timedelta
+
+
+def login_challenge(connection: Connection, operator_id: str, deadline_s: float) -> bytes:
+    request = operators_pb2.GetLoginChallengeRequest(operator_id=operator_id)
+    stub = operators_pb2_grpc.OperatorServiceStub(connection.channel)
+    return connection.call(stub.GetLoginChallenge, request, deadline_s).challenge
+
+
+def log_in(
+    connection: Connection,
+    operator_id: str,
+    session_key: bytes,
+    *,
+    password: str,
+    new_password: str,
+    challenge: bytes,
+    signature: bytes,
+    deadline_s: float,
+) -> LoggedIn:
+    """Log in with a signed challenge, or with a password where there is none."""
+    request = operators_pb2.LogInRequest(operator_id=operator_id, session_key=session_key)
+    if signature:
+        request.key.challenge = challenge
+        request.key.signature = signature
+    else:
+        request.password = password
+        request.new_password = new_password
+    stub = operators_pb2_grpc.OperatorServiceStub(connection.channel)
+    answer = connection.call(stub.LogIn, request, deadline_s)
+    return LoggedIn(
+        answer.session_id,
+        answer.token,
+        answer.opened_at.ToDatetime(tzinfo=UTC),
+        answer.expires_at.ToDatetime(tzinfo=UTC),
+        timedelta(seconds=answer.idle_timeout_s),
+    )
+
+
+def log_out(connection: Connection, token: str, deadline_s: float) -> None:
+    stub = operators_pb2_grpc.OperatorServiceStub(connection.channel)
+    connection.call(stub.LogOut, operators_pb2.LogOutRequest(token=token), deadline_s)
 
 
 def application(connection: Connection, application_id: str, deadline_s: float) -> Application:
@@ -226,7 +365,10 @@ def enrol_request(
     captured_at: datetime | None,
     idempotency_key: str,
     portrait: bytes = b"",
+    missing_fingers: Iterable[MissingFinger] = (),
+    images: Iterable[FingerFile] = (),
 ) -> enrolment_pb2.EnrolRequest:
+    """The request for an application; its pictures (:func:`pictures`) are uploaded beside it."""
     request = enrolment_pb2.EnrolRequest(
         idempotency_key=idempotency_key,
         details=common_pb2.PersonalDetails(
@@ -244,11 +386,35 @@ def enrol_request(
         ),
         samples=[_sample(sample) for sample in samples],
         permit_requested=permit_requested,
-        portrait=portrait,
+        missing_fingers=[
+            common_pb2.MissingFinger(
+                position=common_pb2.FingerPosition.ValueType(one.position),
+                reason=common_pb2.MissingReason.ValueType(one.reason),
+            )
+            for one in missing_fingers
+        ],
+        images=[
+            enrolment_pb2.FingerImage(
+                position=common_pb2.FingerPosition.ValueType(one.position),
+                sha256=hashlib.sha256(one.content).digest(),
+                resolution_ppi=one.resolution_ppi,
+            )
+            for one in images
+        ],
     )
+    if len(portrait) > INLINE_BYTES:
+        request.portrait_sha256 = hashlib.sha256(portrait).digest()
+    else:
+        request.portrait = portrait
     if captured_at is not None:
         request.captured_at.FromDatetime(captured_at)
     return request
+
+
+def pictures(portrait: bytes, images: Iterable[FingerFile]) -> list[bytes]:
+    """What has to be uploaded for a request that was made of these."""
+    large = [portrait] if len(portrait) > INLINE_BYTES else []
+    return large + [one.content for one in images]
 
 
 def packed_enrolment(
@@ -257,23 +423,51 @@ def packed_enrolment(
     permit_requested: bool,
     captured_at: datetime | None,
     idempotency_key: str,
+    portrait: bytes = b"",
+    missing_fingers: Iterable[MissingFinger] = (),
+    images: Iterable[FingerFile] = (),
 ) -> bytes:
     """The same request as bytes that can be kept and sent later, unchanged by newer versions."""
-    request = enrol_request(person, samples, permit_requested, captured_at, idempotency_key)
+    request = enrol_request(
+        person,
+        samples,
+        permit_requested,
+        captured_at,
+        idempotency_key,
+        portrait,
+        missing_fingers,
+        images,
+    )
     return request.SerializeToString(deterministic=True)
 
 
-def enrol_packed(connection: Connection, request: bytes, deadline_s: float) -> Application:
-    """Send what :func:`packed_enrolment` made.
+def _parts(content: bytes, digest: bytes, offset: int) -> Iterator[enrolment_pb2.UploadRequest]:
+    yield enrolment_pb2.UploadRequest(
+        start=enrolment_pb2.UploadStart(sha256=digest, size=len(content), offset=offset)
+    )
+    for at in range(offset, len(content), CHUNK_BYTES):
+        yield enrolment_pb2.UploadRequest(chunk=content[at : at + CHUNK_BYTES])
+
+
+def enrol_packed(
+    connection: Connection, request: bytes, deadline_s: float, metadata: Metadata = ()
+) -> Application:
+    """Send what :func:`packed_enrolment` made, byte for byte: an operator has signed it so.
 
     Raises:
         SubmissionInvalidError: it is no request.
     """
     try:
-        message = enrolment_pb2.EnrolRequest.FromString(request)
+        enrolment_pb2.EnrolRequest.FromString(request)
     except DecodeError as error:
         raise SubmissionInvalidError("the kept bytes are no enrolment request") from error
-    return enrol(connection, message, deadline_s)
+    send: grpc.UnaryUnaryMultiCallable[bytes, enrolment_pb2.EnrolResponse]
+    send = connection.channel.unary_unary(
+        "/anju.v1.EnrolmentService/Enrol",
+        request_serializer=None,
+        response_deserializer=enrolment_pb2.EnrolResponse.FromString,
+    )
+    return _application(connection.call(send, request, deadline_s, metadata).application)
 
 
 def _sample(sample: Sample | bytes) -> common_pb2.Sample:

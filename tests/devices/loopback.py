@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import hashlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -74,14 +75,18 @@ class Frame(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
                     principal = principal_from_auth_context(cast(Any, context.auth_context()))
                     self._provisioning.admit(principal)
                     _caller.set(principal)
-                return handler.unary_unary(request, context)
+                return (handler.stream_unary or handler.unary_unary)(request, context)
             except errors.DevicesError as error:
                 code = CODES.get(type(error), grpc.StatusCode.INVALID_ARGUMENT)
                 refuse(context, code, error.reason, str(error))
 
-        return grpc.unary_unary_rpc_method_handler(
-            call, handler.request_deserializer, handler.response_serializer
+        streamed = handler.stream_unary is not None
+        kind = (
+            grpc.stream_unary_rpc_method_handler
+            if streamed
+            else grpc.unary_unary_rpc_method_handler
         )
+        return kind(call, handler.request_deserializer, handler.response_serializer)
 
 
 @dataclass
@@ -89,6 +94,8 @@ class Enrolments(enrolment_pb2_grpc.EnrolmentServiceServicer):
     """Takes two applications with the same first record for the same person; remembers by key.
 
     Attributes:
+        at_chunk: called before each chunk of an upload is kept, with its number in the stream, and
+            with -1 before the answer.
         hook: called at the beginning of every Enrol, with the call's number from 0.
         forgetful: forgets every application at once.
         careless: takes a repeated key for a new application.
@@ -96,6 +103,7 @@ class Enrolments(enrolment_pb2_grpc.EnrolmentServiceServicer):
     """
 
     hook: Callable[[int, grpc.ServicerContext], None] = lambda number, context: None
+    at_chunk: Callable[[int, grpc.ServicerContext], None] = lambda number, context: None
     forgetful: bool = False
     careless: bool = False
     blind: bool = False
@@ -103,6 +111,8 @@ class Enrolments(enrolment_pb2_grpc.EnrolmentServiceServicer):
     answers: dict[str, enrolment_pb2.Application] = field(default_factory=dict)
     by_id: dict[str, enrolment_pb2.Application] = field(default_factory=dict)
     people: dict[bytes, tuple[str, str]] = field(default_factory=dict)
+    uploads: dict[bytes, bytearray] = field(default_factory=dict)
+    portraits: dict[str, bytes] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def Enrol(
@@ -115,6 +125,7 @@ class Enrolments(enrolment_pb2_grpc.EnrolmentServiceServicer):
         with self.lock:
             known = self.answers.get(request.idempotency_key)
             if known is None or self.careless:
+                self._use_portrait(request, context)
                 known = self._judge(request)
                 self.answers[request.idempotency_key] = known
                 if not self.forgetful:
@@ -139,6 +150,50 @@ class Enrolments(enrolment_pb2_grpc.EnrolmentServiceServicer):
             application.case_id = f"c-{number}"
             application.state = enrolment_pb2.APPLICATION_STATE_IN_ADJUDICATION
         return application
+
+    def _use_portrait(
+        self, request: enrolment_pb2.EnrolRequest, context: grpc.ServicerContext
+    ) -> None:
+        portrait = request.portrait
+        if request.portrait_sha256:
+            content = self.uploads.get(request.portrait_sha256, bytearray())
+            if hashlib.sha256(content).digest() != request.portrait_sha256:
+                refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "UPLOAD_MISSING", "upload it")
+            portrait = bytes(self.uploads.pop(request.portrait_sha256))
+        self.portraits[request.details.document_number] = portrait
+
+    def Upload(
+        self,
+        request_iterator: Iterator[enrolment_pb2.UploadRequest],
+        context: grpc.ServicerContext,
+    ) -> enrolment_pb2.UploadResponse:
+        """As the register's, but every chunk is durable at once."""
+        start = next(request_iterator).start
+        with self.lock:
+            content = self.uploads.setdefault(start.sha256, bytearray())
+            if len(content) != start.offset:
+                refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "UPLOAD_OFFSET", "ask first")
+        at = start.offset
+        for count, message in enumerate(request_iterator):
+            self.at_chunk(count, context)
+            with self.lock:
+                if len(content) != at:
+                    refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "UPLOAD_OFFSET", "late")
+                content += message.chunk
+                at = len(content)
+        if at == start.size and hashlib.sha256(content).digest() != start.sha256:
+            del self.uploads[start.sha256]
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "DIGEST_MISMATCH", "begin anew")
+        self.at_chunk(-1, context)
+        return enrolment_pb2.UploadResponse(received=at, complete=at == start.size)
+
+    def GetUpload(
+        self, request: enrolment_pb2.GetUploadRequest, context: grpc.ServicerContext
+    ) -> enrolment_pb2.GetUploadResponse:
+        with self.lock:
+            content = self.uploads.get(request.sha256, bytearray())
+            whole = hashlib.sha256(content).digest() == request.sha256
+            return enrolment_pb2.GetUploadResponse(received=len(content), complete=whole)
 
     def GetApplication(
         self, request: enrolment_pb2.GetApplicationRequest, context: grpc.ServicerContext

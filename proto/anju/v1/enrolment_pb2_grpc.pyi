@@ -54,7 +54,8 @@ class EnrolmentServiceStub:
     `start` comes first, then chunks in order; what arrived is kept when the stream breaks. Ask
     GetUpload, and go on from there in a new stream. An upload belongs to the terminal that makes it
     and is forgotten once an application has used it, or after a day without another byte. Its digest
-    names it, so that repeating it changes nothing: there is no idempotency key.
+    names it, so that repeating it changes nothing: there is no idempotency key. Nor an operator's
+    session: the operator vouches for the application, which names the digest.
     A stream ends after a minute at the latest (CANCELLED), finished or not.
     Errors: INVALID_ARGUMENT / UPLOAD_INVALID, UPLOAD_TOO_LARGE, DIGEST_MISMATCH (all of it is
     forgotten: begin anew); FAILED_PRECONDITION / UPLOAD_OFFSET (ask GetUpload);
@@ -87,7 +88,8 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
     `start` comes first, then chunks in order; what arrived is kept when the stream breaks. Ask
     GetUpload, and go on from there in a new stream. An upload belongs to the terminal that makes it
     and is forgotten once an application has used it, or after a day without another byte. Its digest
-    names it, so that repeating it changes nothing: there is no idempotency key.
+    names it, so that repeating it changes nothing: there is no idempotency key. Nor an operator's
+    session: the operator vouches for the application, which names the digest.
     A stream ends after a minute at the latest (CANCELLED), finished or not.
     Errors: INVALID_ARGUMENT / UPLOAD_INVALID, UPLOAD_TOO_LARGE, DIGEST_MISMATCH (all of it is
     forgotten: begin anew); FAILED_PRECONDITION / UPLOAD_OFFSET (ask GetUpload);
@@ -135,7 +137,8 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         `start` comes first, then chunks in order; what arrived is kept when the stream breaks. Ask
         GetUpload, and go on from there in a new stream. An upload belongs to the terminal that makes it
         and is forgotten once an application has used it, or after a day without another byte. Its digest
-        names it, so that repeating it changes nothing: there is no idempotency key.
+        names it, so that repeating it changes nothing: there is no idempotency key. Nor an operator's
+        session: the operator vouches for the application, which names the digest.
         A stream ends after a minute at the latest (CANCELLED), finished or not.
         Errors: INVALID_ARGUMENT / UPLOAD_INVALID, UPLOAD_TOO_LARGE, DIGEST_MISMATCH (all of it is
         forgotten: begin anew); FAILED_PRECONDITION / UPLOAD_OFFSET (ask GetUpload);
