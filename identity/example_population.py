@@ -8,17 +8,16 @@ from a folder of real impressions (`<set>/<finger>_<impression>.iso`) that is re
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 from pathlib import Path
 
-from devices.simulator import Visit
-from devices.terminal import Gender, Person
+from devices.terminal import Gender, Person, Sample
 from identity.particulars import citizen_id_check_character
 from matcher.codec import decode, encode
 from matcher.synthetic import Population
-from matcher.types import FingerPosition
+from matcher.types import FingerPosition, Template
 
 STEMS = "甲乙丙丁戊己庚辛壬癸"
 BRANCHES = "子丑寅卯辰巳午未申酉戌亥"
@@ -26,7 +25,10 @@ EXAMPLE_DIVISION = "999999"
 FINGERS = (FingerPosition.RIGHT_INDEX, FingerPosition.LEFT_INDEX)
 FIRST_BIRTH = date(1958, 1, 1)
 BIRTH_SPAN_DAYS = 17_000
+BIRTH_STEP = 7_919  # without a common divisor with the span
+ORDERS = 500
 PEOPLE_PER_SEED = 1_000_000
+TOO_FEW = 4  # minutiae; the matcher refuses fewer than 6
 # Found by this register: finger 108 of one public set and 102 of another are one finger. All 64
 # pairs of their impressions compare at 1e-3 to 1e-13 FMR with LEADER minutiae, and the medians of
 # all other pairs across sets stay below 1e-2. Two people with one finger would be a poor example.
@@ -38,9 +40,12 @@ def example_person(index: int, arrival: date) -> Person:
     """The particulars of person ``index``, the same every time."""
     rng = random.Random(index * 2_654_435_761)
     gender = rng.choice((Gender.MALE, Gender.FEMALE))
-    birth = FIRST_BIRTH + timedelta(days=rng.randrange(BIRTH_SPAN_DAYS))
+    # With the order number below, no document comes twice among 8.5 million people.
+    birth = FIRST_BIRTH + timedelta(
+        days=(index // ORDERS * BIRTH_STEP + index % ORDERS * 34) % BIRTH_SPAN_DAYS
+    )
     name = STEMS[index % 10] + "示例" + BRANCHES[index // 10 % 12] + BRANCHES[index // 120 % 12]
-    order = index % 500 * 2 + (gender is Gender.MALE)
+    order = index % ORDERS * 2 + (gender is Gender.MALE)
     first_17 = f"{EXAMPLE_DIVISION}{birth:%Y%m%d}{order:03}"
     address = ADDRESSES[index % len(ADDRESSES)].format(
         rng.randint(1, 99), rng.randint(1, 6), rng.randint(101, 2805)
@@ -108,35 +113,46 @@ def real_fingers(directory: Path, seed: int) -> Fingers:
     return Fingers(seed, tuple(people))
 
 
-def simulated_visits(
-    people: int, seed: int, now: datetime, again: float = 0.10, other_name: float = 0.03
-) -> Iterator[Visit]:
-    """Visits of a synthetic population in random order of arrival.
+@dataclass(frozen=True)
+class SyntheticCaptures:
+    """What a simulated counter sees and captures: :class:`devices.simulator.Captures`.
 
-    Args:
-        again: fraction of the people who come a second time under the same particulars.
-        other_name: fraction who come a second time under somebody else's.
+    Attributes:
+        seed: another seed is another population, with other fingers and other papers.
+        arrival: when everybody came to the city.
     """
-    rng = random.Random(seed)
-    fingers = Fingers(seed)
-    # Another seed is another population: its people have other documents too.
-    first_person = seed * PEOPLE_PER_SEED
-    kinds = [rng.random() for _ in range(people)]
-    # A second visit never comes before the first: the order is by a time for each.
-    plan = [(rng.random(), index, 0, index) for index in range(people)]
-    first = {index: moment for moment, index, _, _ in plan}
-    for index, kind in enumerate(kinds):
-        if kind < again:
-            plan.append((rng.uniform(first[index], 1.5), index, 1, index))
-        elif kind < again + other_name:
-            plan.append((rng.uniform(first[index], 1.5), index, 1, people + index))
-    for _, index, impression, particulars in sorted(plan):
-        arrival = (now - timedelta(days=rng.choice((0, 1, 1, 2, 2, 3, 6)))).date()
-        yield Visit(
-            example_person(first_person + particulars, arrival),
-            fingers.records(index, impression),
-            truth_id=str(index),
-        )
+
+    seed: int
+    arrival: date
+    _population: Population = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_population", Population(self.seed))
+
+    def person(self, papers: int) -> Person:
+        return example_person(self.seed * PEOPLE_PER_SEED + papers, self.arrival)
+
+    def samples(
+        self, person: int, positions: Sequence[int], impression: int, poor: bool
+    ) -> tuple[Sample, ...]:
+        fingers = [FingerPosition(position) for position in positions]
+        templates = self._population.templates_of_person(person, fingers, impression)
+        if poor:
+            templates = [_smudged(template) for template in templates]
+        return tuple(Sample(encode([template])) for template in templates)
+
+
+def _smudged(template: Template) -> Template:
+    """What is left of a finger that was too dry: fewer minutiae than any comparison needs."""
+    few = slice(0, TOO_FEW)
+    return replace(
+        template,
+        x=template.x[few],
+        y=template.y[few],
+        angle=template.angle[few],
+        kind=template.kind[few],
+        quality=template.quality[few],
+    )
 
 
 def _at(position: FingerPosition, record: bytes) -> bytes:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from identity.commands.session import Credentials, connected, instant, new_key, pages, show_table
+from identity.commands.simulate import simulate
 from identity.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from devices.terminal.extract import ExtractedFinger
 
 app = typer.Typer(no_args_is_help=True, help="Capture terminals: provision, run, enrol, simulate.")
+app.command()(simulate)
 
 FORMAT_HELP = (
     "What the records are written in: iso-19794-2-2005, iso-19794-2-2011, ansi-incits-378-2004 or "
@@ -225,26 +227,6 @@ def show_queue(
         )
         for notice in outbox.notices():
             typer.echo(f"note: {notice}", err=True)
-
-
-@app.command()
-def simulate(
-    directory: Annotated[Path, typer.Argument(help="Keeps the simulated terminals' credentials.")],
-    provisioning_address: Annotated[str, typer.Argument(help="host:port for provisioning.")],
-    credentials: Credentials,
-    station: Annotated[str, typer.Option(help="Station the terminals stand at.")] = "simulated",
-    terminals: Annotated[int, typer.Option(min=1, max=200)] = 4,
-    people: Annotated[int, typer.Option(min=1, help="Different people; some come twice.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the population and of who comes again.")] = 1,
-) -> None:
-    """Let simulated terminals register a synthetic population, and check what came of it.
-
-    Fails if an acknowledged application is lost or one person's submission counted twice.
-    """
-    from identity.simulation import run
-
-    with connected(credentials) as connection:
-        run(connection, directory, provisioning_address, station, terminals, people, seed)
 
 
 @app.command("list")

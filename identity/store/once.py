@@ -56,6 +56,20 @@ class OnceLedger:
             raise IdempotencyConflictError
         return unseal(self._vault.kek, row.result, _context(once)).decode()
 
+    def results(self, method: str) -> dict[str, str]:
+        """What every key that was used for a method led to, whoever used it."""
+        rows = self._connection.execute(
+            select(idempotency.c.caller, idempotency.c.key, idempotency.c.result).where(
+                idempotency.c.method == method
+            )
+        )
+        return {
+            row.key: unseal(
+                self._vault.kek, row.result, _context(Once(row.caller, method, row.key, b""))
+            ).decode()
+            for row in rows
+        }
+
     def record(self, once: Once, result: str, now: datetime) -> None:
         """Note that the change was made, with what identifies its result."""
         self._connection.execute(
