@@ -58,6 +58,7 @@ class Line:
         self._quality = GOOD
         self._changed = asyncio.Event()
         self._open: set[asyncio.StreamWriter] = set()
+        self._ways: set[asyncio.Future[None]] = set()
         self._server: asyncio.Server | None = None
         self.address = ""
 
@@ -71,6 +72,8 @@ class Line:
 
     async def close(self) -> None:
         await self._become(CUT)
+        for way in self._ways:
+            way.cancel()
         if self._server is not None:
             self._server.close()
 
@@ -94,14 +97,16 @@ class Line:
         ends = {writer, there_writer}
         self._open |= ends
         try:
-            ways = [
+            ways = {
                 asyncio.ensure_future(self._pass_on(reader, there_writer)),
                 asyncio.ensure_future(self._pass_on(there_reader, writer)),
-            ]
+            }
+            self._ways |= ways
             done, others = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             for other in others:
                 other.cancel()
             await asyncio.gather(*done, *others, return_exceptions=True)
+            self._ways -= ways
         finally:
             self._open -= ends
             for end in ends:
@@ -143,10 +148,8 @@ def network(target: str, lines: int) -> Iterator[list[Line]]:
 
 
 async def _finish() -> None:
-    """Let what is left see its end."""
+    """Let every connection see its end."""
     left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
-        task.cancel()
     await asyncio.gather(*left, return_exceptions=True)
 
 

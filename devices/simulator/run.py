@@ -67,19 +67,21 @@ class RunSettings:
         permits: whether applicants ask for a permit.
         patience_s: after closing, how long nothing may arrive at the register before the run gives
             up on what is still queued, seconds.
-        policy: how patiently the terminals send.
         view_every_s: how often the view is shown, seconds.
     """
 
     day_s: float
     permits: bool = True
     patience_s: float = 120.0
-    policy: SendPolicy = field(
-        default_factory=lambda: SendPolicy(
-            deadline_s=15.0, first_wait_s=0.5, longest_wait_s=10.0, refresh_every_s=15.0
-        )
-    )
     view_every_s: float = 0.5
+
+    @property
+    def policy(self) -> SendPolicy:
+        """How patiently the terminals send: the shorter the day, the less."""
+        longest_s = min(max(self.day_s / 30, 1.0), 30.0)
+        return SendPolicy(
+            deadline_s=15.0, first_wait_s=0.5, longest_wait_s=longest_s, refresh_every_s=15.0
+        )
 
 
 @dataclass

@@ -162,6 +162,8 @@ def judge(submissions: Sequence[Submission], facts: Facts) -> Verdict:
         if gone:
             lost.append(f"submission {one.key}, application {one.application_id}: {gone}")
             continue
+        if accounted[one.application_id] > 1:
+            continue  # told below, and judged once
         held = facts.applications[one.application_id]
         judged.append(Judged(one.person, one.document, held.state, held.registrant_id))
     doubled += [
