@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
@@ -23,13 +24,15 @@ from typing import Any
 
 from devices.errors import QueueError
 from devices.terminal.disk import Disk
-from devices.terminal.outbox import Outbox
-from devices.terminal.queue import Entry, EntryState
+from devices.terminal.outbox import POLL_S, Outbox
+from devices.terminal.queue import QUEUE_FOLDER, Entry, EntryState
 from devices.terminal.sending import SendPolicy
 from devices.terminal.submission import person_from
 from devices.terminal.types import Person, Sample, SampleFormat
 
 LOOK_S = 0.25
+NOTICES_S = 2.0
+_CLOCK_TICK_NS = 50_000_000
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -98,6 +101,10 @@ class Terminal:
         self._work = threading.Event()
         self._stop = threading.Event()
         self._told: dict[str, str] = {}
+        self._folder = Path(spec.home) / QUEUE_FOLDER
+        self._changed_ns = 0
+        self._waiting = 0
+        self._notices_at = 0.0
         self._seen = (-1, "")
         ahead = timedelta(seconds=spec.skew_s)
         self.outbox = Outbox(
@@ -146,17 +153,30 @@ class Terminal:
 
     def look(self) -> None:
         """Tell which entries came into another state since the last look, and how many wait."""
-        waiting = 0
-        for entry in self.outbox.queue.entries():
-            waiting += entry.state not in (EntryState.SENT, EntryState.ATTENTION)
-            if self._told.get(entry.key) != entry.state.name:
-                self._told[entry.key] = entry.state.name
-                self._tell(_event(entry))
-        problem = next(iter(self.outbox.notices()), "")
-        if self._seen != (waiting, problem):
-            self._seen = (waiting, problem)
+        changed_ns = self._folder.stat().st_mtime_ns
+        if changed_ns != self._changed_ns:  # each change of an entry replaces its file
+            # What changes in the same tick of the file system's clock is looked at once more.
+            settled = time.time_ns() - changed_ns > _CLOCK_TICK_NS
+            self._changed_ns = changed_ns if settled else 0
+            self._waiting = 0
+            for entry in self.outbox.queue.entries():
+                self._waiting += entry.state not in (EntryState.SENT, EntryState.ATTENTION)
+                if self._told.get(entry.key) != entry.state.name:
+                    self._told[entry.key] = entry.state.name
+                    self._tell(_event(entry))
+        problem = self._seen[1]
+        if time.monotonic() >= self._notices_at:
+            self._notices_at = time.monotonic() + NOTICES_S
+            problem = next(iter(self.outbox.notices()), "")
+        if self._seen != (self._waiting, problem):
+            self._seen = (self._waiting, problem)
             self._tell(
-                {"is": "queue", "terminal": self._name, "waiting": waiting, "problem": problem}
+                {
+                    "is": "queue",
+                    "terminal": self._name,
+                    "waiting": self._waiting,
+                    "problem": problem,
+                }
             )
 
     def stop(self) -> None:
@@ -176,7 +196,7 @@ class Terminal:
                     _die()
             except BaseException:
                 _die()
-            self._work.wait(LOOK_S)
+            self._work.wait(POLL_S)
             self._work.clear()
 
 
