@@ -1,8 +1,8 @@
-"""How often provisioning may fail: a sliding window for each peer, and one over all peers.
+"""How often provisioning, or a login, may fail: a sliding window for each peer, and one over all.
 
-Only refused tokens count, so a hall full of new terminals behind one address is never held up. The
-limit over all peers also bounds the memory kept here; it is set high, because whoever reaches it
-shuts everybody else out.
+Only refusals count, so a hall full of new terminals behind one address is never held up. The limit
+over all peers also bounds the memory kept here; it is set high, because whoever reaches it shuts
+everybody else out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from devices.errors import TokenInvalidError, TooManyAttemptsError
+from devices.errors import DevicesError, TokenInvalidError, TooManyAttemptsError
 from devices.ports import Clock
 
 
@@ -26,8 +26,10 @@ class AttemptLimiter:
         window: timedelta = timedelta(minutes=10),
         per_peer: int = 10,
         overall: int = 1_000,
+        counted: type[DevicesError] = TokenInvalidError,
     ) -> None:
         self._clock = clock
+        self._counted = counted
         self._window = window
         self._per_peer = per_peer
         self._overall = overall
@@ -37,7 +39,7 @@ class AttemptLimiter:
 
     @contextmanager
     def attempt(self, peer: str) -> Iterator[None]:
-        """Run one attempt, which counts if it ends in :class:`TokenInvalidError`.
+        """Run one attempt, which counts if it ends in the error that is counted.
 
         It is counted before it is judged and taken back after, so that simultaneous attempts cannot
         slip past the limit.
@@ -49,10 +51,9 @@ class AttemptLimiter:
         mark = self._begin(peer)
         try:
             yield
-        except TokenInvalidError:
-            raise
-        except BaseException:
-            self._take_back(peer, mark)
+        except BaseException as error:
+            if not isinstance(error, self._counted):
+                self._take_back(peer, mark)
             raise
         self._take_back(peer, mark)
 

@@ -11,6 +11,7 @@ connection outlives it, so :meth:`devices.provisioning.Provisioning.admit` looks
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -89,6 +90,7 @@ def _principal(certificate: bytes) -> Principal:
         constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
         usage = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         names = list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+        spki = parsed.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     except (*_UNREADABLE, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
         raise CertificateInvalidError("the client certificate is not of anju's profile") from error
     if constraints.ca or list(usage) != [ExtendedKeyUsageOID.CLIENT_AUTH]:
@@ -97,7 +99,12 @@ def _principal(certificate: bytes) -> Principal:
         raise CertificateInvalidError("the client certificate does not name exactly one URI")
     role, id, station_id = _split_uri(names[0].value)
     return Principal(
-        role, id, station_id, serial=serial_of(parsed), not_after=parsed.not_valid_after_utc
+        role,
+        id,
+        station_id,
+        serial=serial_of(parsed),
+        not_after=parsed.not_valid_after_utc,
+        key_hash=hashlib.sha256(spki).digest(),
     )
 
 

@@ -8,10 +8,15 @@ One directory a client, the same for terminals and operators::
     server            the address, host:port
 
 The directory is complete once ``certificate.pem`` is in it, which is therefore written last.
+
+A terminal that is provisioned anew gets other files in the place of these. They are first written
+beside them, as ``next-`` and the same name, ``next-certificate.pem`` last: from then on they count,
+and whoever opens the directory next finishes moving them, should the one who began have died.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -31,12 +36,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from devices.errors import CredentialsError
+from devices.certificates import principal_from_certificate
+from devices.errors import CertificateInvalidError, CredentialsError
 
 KEY_FILE = "key.pem"
 CERTIFICATE_FILE = "certificate.pem"
 CA_FILE = "ca.pem"
 SERVER_FILE = "server"
+_NEXT = "next-"
 
 _ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):([0-9]{1,5})", re.ASCII)
 
@@ -79,12 +86,39 @@ def new_key(directory: Path) -> ec.EllipticCurvePrivateKey:
         raise CredentialsError(
             f"{directory} holds a certificate already; choose another directory, or move it away"
         )
-    path = directory / KEY_FILE
-    if path.exists():
-        return _load_key(path)
-    key = ec.generate_private_key(ec.SECP256R1())
-    write_new(path, key_to_pem(key), mode=0o600)
-    return key
+    return _kept_or_new_key(directory / KEY_FILE)
+
+
+def provisioning_key(directory: Path) -> ec.EllipticCurvePrivateKey:
+    """The key to provision with, as :func:`new_key`.
+
+    In a directory that is complete it lies beside the present one, which goes on working until
+    :func:`install`.
+    """
+    _finish_installing(directory)
+    if not (directory / CERTIFICATE_FILE).exists():
+        return new_key(directory)
+    return _kept_or_new_key(directory / f"{_NEXT}{KEY_FILE}")
+
+
+def install(directory: Path, certificate: bytes, ca_certificate: bytes, address: str) -> None:
+    """Complete a directory, or put another key and certificate of the same terminal in their place.
+
+    Certificates are X.509, DER, for the key of :func:`provisioning_key`.
+
+    Raises:
+        CredentialsError: the certificate is for another key, or names another terminal than the one
+            whose directory this is; what was there stays.
+    """
+    if not (directory / CERTIFICATE_FILE).exists():
+        save(directory, certificate, ca_certificate, address)
+        return
+    pem = _certificate_for(_load_key(directory / f"{_NEXT}{KEY_FILE}"), certificate)
+    _require_same_client(directory, pem)
+    replace(directory / f"{_NEXT}{SERVER_FILE}", f"{check_address(address)}\n".encode())
+    replace(directory / f"{_NEXT}{CA_FILE}", _ca_pem(ca_certificate))
+    replace(directory / f"{_NEXT}{CERTIFICATE_FILE}", pem)
+    _finish_installing(directory)
 
 
 def signing_request(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -101,10 +135,7 @@ def save(directory: Path, certificate: bytes, ca_certificate: bytes, address: st
         CredentialsError: a file is there already, or the certificate is for another key.
     """
     pem = _certificate_for(_load_key(directory / KEY_FILE), certificate)
-    try:
-        ca_pem = x509.load_der_x509_certificate(ca_certificate).public_bytes(Encoding.PEM)
-    except ValueError as error:
-        raise CredentialsError("the server sent no readable CA certificate") from error
+    ca_pem = _ca_pem(ca_certificate)
     replace(directory / SERVER_FILE, f"{check_address(address)}\n".encode())
     replace(directory / CA_FILE, ca_pem)
     write_new(directory / CERTIFICATE_FILE, pem, mode=0o644)
@@ -116,7 +147,7 @@ def renew(directory: Path, certificate: bytes) -> None:
     Raises:
         CredentialsError: the certificate is unreadable or for another key; the old one stays.
     """
-    pem = _certificate_for(_load_key(directory / KEY_FILE), certificate)
+    pem = _certificate_for(load_key(directory), certificate)
     replace(directory / CERTIFICATE_FILE, pem)
 
 
@@ -126,6 +157,7 @@ def load_key(directory: Path) -> ec.EllipticCurvePrivateKey:
     Raises:
         CredentialsError: it is missing, unreadable, or readable by others.
     """
+    _finish_installing(directory)
     return _load_key(directory / KEY_FILE)
 
 
@@ -135,6 +167,7 @@ def load(directory: Path) -> Credentials:
     Raises:
         CredentialsError: a file is missing, or others can read the key.
     """
+    _finish_installing(directory)
     try:
         check_private(directory / KEY_FILE)
         address = (directory / SERVER_FILE).read_text(encoding="utf-8").strip()
@@ -207,6 +240,45 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _kept_or_new_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    if path.exists():
+        return _load_key(path)
+    key = ec.generate_private_key(ec.SECP256R1())
+    write_new(path, key_to_pem(key), mode=0o600)
+    return key
+
+
+def _finish_installing(directory: Path) -> None:
+    """Move what :func:`install` made ready; the certificate last, so that it can be repeated."""
+    if not (directory / f"{_NEXT}{CERTIFICATE_FILE}").exists():
+        return
+    for name in (KEY_FILE, CA_FILE, SERVER_FILE, CERTIFICATE_FILE):
+        with contextlib.suppress(FileNotFoundError):  # moved already, or by another process
+            (directory / f"{_NEXT}{name}").replace(directory / name)
+        _sync_directory(directory)
+
+
+def _require_same_client(directory: Path, pem: bytes) -> None:
+    """What waits in a terminal's directory was captured under its name."""
+    try:
+        present = principal_from_certificate((directory / CERTIFICATE_FILE).read_bytes())
+    except CertificateInvalidError:
+        return  # damaged: nobody's any more
+    named = principal_from_certificate(pem)
+    if (named, named.station_id) != (present, present.station_id):
+        raise CredentialsError(
+            f"{directory} is the directory of {present}, and this token is for {named}; choose "
+            f"another directory, or ask for a token for {present}"
+        )
+
+
+def _ca_pem(ca_certificate: bytes) -> bytes:
+    try:
+        return x509.load_der_x509_certificate(ca_certificate).public_bytes(Encoding.PEM)
+    except ValueError as error:
+        raise CredentialsError("the server sent no readable CA certificate") from error
 
 
 def _certificate_for(key: ec.EllipticCurvePrivateKey, certificate: bytes) -> bytes:

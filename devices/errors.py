@@ -29,7 +29,7 @@ class CsrInvalidError(DevicesError):
 
 
 class TooManyAttemptsError(DevicesError):
-    """Too many failed provisioning attempts: wait.
+    """Too many failed attempts to provision, or to log in: wait.
 
     Attributes:
         retry_after_s: when the next attempt will be heard, in seconds.
@@ -38,9 +38,7 @@ class TooManyAttemptsError(DevicesError):
     reason = "TOO_MANY_ATTEMPTS"
 
     def __init__(self, retry_after_s: float) -> None:
-        super().__init__(
-            f"too many failed attempts to provision; try again in {max(1, round(retry_after_s))} s"
-        )
+        super().__init__(f"too many failed attempts; try again in {max(1, round(retry_after_s))} s")
         self.retry_after_s = retry_after_s
 
 
@@ -98,6 +96,81 @@ class CertificateRevokedError(DevicesError):
     reason = "CERTIFICATE_REVOKED"
 
 
+class OperatorUnknownError(DevicesError):
+    """No operator is registered under that id."""
+
+    reason = "OPERATOR_UNKNOWN"
+
+    def __init__(self, operator_id: str) -> None:
+        super().__init__(f"no operator is registered as {operator_id[:64]!r}")
+
+
+class OperatorBusyError(DevicesError):
+    """The operator's record kept changing under this call: try again, nothing was changed."""
+
+    reason = "OPERATOR_BUSY"
+
+
+class OperatorRevokedError(DevicesError):
+    """The operator named by the certificate is revoked, or was never registered."""
+
+    reason = "OPERATOR_REVOKED"
+
+
+class OperatorRequiredError(DevicesError):
+    """The terminal is known, but not who works at it: somebody must log in."""
+
+    reason = "OPERATOR_REQUIRED"
+
+
+class LoginRefusedError(DevicesError):
+    """No such operator, revoked, or the wrong password or key: which one is not told.
+
+    Attributes:
+        subject_id: whom the caller claimed to be.
+    """
+
+    reason = "LOGIN_REFUSED"
+
+    def __init__(self, operator_id: str) -> None:
+        super().__init__(
+            "operator id, password or key is wrong, or the operator may not log in any more; "
+            "try again, or ask an administrator"
+        )
+        self.subject_id = operator_id
+
+
+class PasswordChangeRequiredError(DevicesError):
+    """The password is right and must be replaced by one that only the operator knows."""
+
+    reason = "PASSWORD_CHANGE_REQUIRED"
+
+
+class SessionInvalidError(DevicesError):
+    """No session of this terminal has that token or id: log in again."""
+
+    reason = "SESSION_INVALID"
+
+
+class SessionExpiredError(SessionInvalidError):
+    """The session has ended: log in again."""
+
+    reason = "SESSION_EXPIRED"
+
+
+class SessionRevokedError(SessionInvalidError):
+    """The operator's or the terminal's access was withdrawn since: another operator must answer for
+    what was captured, and hand it in again."""
+
+    reason = "SESSION_REVOKED"
+
+
+class ProofInvalidError(SessionInvalidError):
+    """The capture proof does not fit the request, or its session: have it handed in again."""
+
+    reason = "PROOF_INVALID"
+
+
 class AuthorityError(DevicesError):
     """The authority's files are missing, damaged, readable by others, or there already."""
 
@@ -138,6 +211,12 @@ class QueueError(DevicesError):
     """The terminal's queue, or an entry of it, cannot be used like that: call an operator."""
 
     reason = "QUEUE_UNUSABLE"
+
+
+class NotLoggedInError(QueueError):
+    """Nobody is logged in at this terminal, or not any more: log in, then capture."""
+
+    reason = "NOT_LOGGED_IN"
 
 
 class QueueFullError(QueueError):

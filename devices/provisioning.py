@@ -7,11 +7,13 @@
                                  ▲                   │  ▲            │
                     create_token │          revoke   │  └────────────┘
                                  └───── REVOKED ◀────┘
+                   (reprovision goes from any of them to EXPECTED at once)
 
 A token is good for one key, once, until it expires or a later token for the same terminal is made.
 A terminal that lost the answer asks again with the same token and key and gets the same
 certificate; any other key is refused. A token for an active terminal leaves its certificate alone
-until the token is redeemed: the old certificate is refused from then on.
+until the token is redeemed: the old certificate is refused from then on. For a terminal that was
+lost, :meth:`Provisioning.reprovision` refuses it at once.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -38,9 +40,11 @@ from devices.errors import (
     TerminalUnknownError,
     TokenInvalidError,
 )
+from devices.operators import check_reason
 from devices.ports import Clock, TerminalStore
 from devices.token import new_token, parse_token, secret_hash
 from devices.types import (
+    Equipment,
     IssuedToken,
     Principal,
     Provisioned,
@@ -53,7 +57,7 @@ from devices.types import (
 
 TOKEN_LIFETIME = timedelta(hours=24)
 DEFAULT_PAGE, MAX_PAGE = 100, 500
-MAX_REASON = 200  # characters
+MAX_EQUIPMENT_TEXT, MAX_FORMATS = 64, 16
 CONTACT_GRAIN = timedelta(minutes=1)  # last_contact is written at most this often per terminal
 _TRIES = 5  # optimistic writes that lose this often in a row are given up
 
@@ -69,13 +73,19 @@ class Provisioning:
         attempts: AttemptLimiter | None = None,
         token_lifetime: timedelta = TOKEN_LIFETIME,
         terminal_lifetime: timedelta = TERMINAL_LIFETIME,
+        lost: Callable[[str], None] = lambda terminal_id: None,
     ) -> None:
+        """
+        Args:
+            lost: told the id of a terminal before it is revoked or replaced.
+        """
         self._authority = authority
         self._store = store
         self._clock = clock
         self._attempts = attempts or AttemptLimiter(clock)
         self._token_lifetime = token_lifetime
         self._terminal_lifetime = terminal_lifetime
+        self._lost = lost
         self._contacts: dict[str, datetime] = {}
         self._contacts_lock = threading.Lock()
 
@@ -91,17 +101,52 @@ class Provisioning:
         """
         check_id("station id", station_id)
         check_id("terminal id", terminal_id)
-        token = new_token(self._authority.server_fingerprint)
-        expires_at = self._clock.now() + self._token_lifetime
-        record = TokenRecord(secret_hash(token), terminal_id, station_id, expires_at)
-        self._store.put_token(record)
+        token, record = self._new_token(station_id, terminal_id)
         for _ in range(_TRIES):
             before = self._store.terminal(terminal_id)
             if before is not None and before.station_id != station_id:
                 raise TerminalExistsError(terminal_id, before.station_id)
             if self._store.put_terminal(_expecting(before, record)):
-                return IssuedToken(token.text(), expires_at)
+                return token
         raise TerminalBusyError(f"terminal {terminal_id!r} is changing; try again")
+
+    def reprovision(self, terminal_id: str, reason: str) -> IssuedToken:
+        """Refuse a terminal's certificates and sessions at once, and make a token for it.
+
+        Args:
+            reason: 1 to 200 characters; kept until the token is used.
+
+        Raises:
+            ArgumentInvalidError: the reason is missing or too long.
+            TerminalUnknownError: there is no such terminal.
+            TerminalBusyError: it kept changing under this call.
+        """
+        check_reason(reason)
+        known = self._store.terminal(terminal_id)
+        if known is None:
+            raise TerminalUnknownError(terminal_id)
+        self._lost(terminal_id)
+        token, record = self._new_token(known.station_id, terminal_id)
+        for _ in range(_TRIES):
+            replaced = replace(
+                known,
+                state=TerminalState.EXPECTED,
+                version=known.version + 1,
+                serials=(),
+                token_hash=record.token_hash,
+                revocation_reason=reason,
+            )
+            if self._store.put_terminal(replaced):
+                return token
+            known = self._store.terminal(terminal_id) or known
+        raise TerminalBusyError(f"terminal {terminal_id!r} is changing; try again")
+
+    def _new_token(self, station_id: str, terminal_id: str) -> tuple[IssuedToken, TokenRecord]:
+        token = new_token(self._authority.server_fingerprint)
+        expires_at = self._clock.now() + self._token_lifetime
+        record = TokenRecord(secret_hash(token), terminal_id, station_id, expires_at)
+        self._store.put_token(record)
+        return IssuedToken(token.text(), expires_at), record
 
     def provision(self, token: str, csr: bytes, peer: str) -> Provisioned:
         """Exchange a token and a signing request (PKCS #10, DER) for a certificate.
@@ -210,10 +255,8 @@ class Provisioning:
             TerminalUnknownError: there is no such terminal.
             TerminalBusyError: it kept changing under this call.
         """
-        if not 1 <= len(reason) <= MAX_REASON or not reason.strip():
-            raise ArgumentInvalidError(
-                f"give a reason of 1 to {MAX_REASON} characters, not {len(reason)}"
-            )
+        check_reason(reason)
+        self._lost(terminal_id)
         for _ in range(_TRIES):
             terminal = self._store.terminal(terminal_id)
             if terminal is None:
@@ -231,6 +274,31 @@ class Provisioning:
             if self._store.put_terminal(revoked):
                 return revoked
         raise TerminalBusyError(f"terminal {terminal_id!r} is changing; try again")
+
+    def report(self, principal: Principal, equipment: Equipment) -> datetime:
+        """Note what the calling terminal says it is made of; returns the register's time.
+
+        Raises:
+            ArgumentInvalidError: a text is longer than 64 characters, or not printable.
+        """
+        formats = equipment.template_formats
+        if len(formats) > MAX_FORMATS:
+            raise ArgumentInvalidError(f"name at most {MAX_FORMATS} template formats")
+        texts = (
+            equipment.software_version,
+            equipment.sensor_vendor,
+            equipment.sensor_model,
+            equipment.sensor_version,
+            *formats,
+        )
+        if any(len(text) > MAX_EQUIPMENT_TEXT or not text.isprintable() for text in texts):
+            raise ArgumentInvalidError(
+                f"texts about equipment are printable, of at most {MAX_EQUIPMENT_TEXT} characters"
+            )
+        known = self._store.terminal(principal.id)
+        if known is not None and known.equipment != equipment:
+            self._store.report(principal.id, equipment)
+        return self._clock.now()
 
     def list(self, after: str = "", page_size: int = 0) -> TerminalPage:
         """A page of terminals by id, those after ``after``.

@@ -1,4 +1,4 @@
-"""anju.v1.TerminalService over the provisioning workflow."""
+"""anju.v1.TerminalService and OperatorService over their workflows."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import grpc
 
-from anju.v1 import terminals_pb2, terminals_pb2_grpc
+from anju.v1 import operators_pb2, operators_pb2_grpc, terminals_pb2, terminals_pb2_grpc
 from devices import wire
+from devices.operators import Operators
 from devices.provisioning import Provisioning
 from devices.types import Principal
 
@@ -49,6 +50,20 @@ class TerminalServicer(terminals_pb2_grpc.TerminalServiceServicer):
         certificate = self._provisioning.renew(self._caller(), request.certificate_signing_request)
         return terminals_pb2.RenewCertificateResponse(certificate=certificate)
 
+    def Heartbeat(
+        self, request: terminals_pb2.HeartbeatRequest, context: grpc.ServicerContext
+    ) -> terminals_pb2.HeartbeatResponse:
+        now = self._provisioning.report(self._caller(), wire.equipment(request.equipment))
+        return terminals_pb2.HeartbeatResponse(server_time=wire.timestamp(now))
+
+    def ReprovisionTerminal(
+        self, request: terminals_pb2.ReprovisionTerminalRequest, context: grpc.ServicerContext
+    ) -> terminals_pb2.ReprovisionTerminalResponse:
+        issued = self._provisioning.reprovision(request.terminal_id, request.reason)
+        return terminals_pb2.ReprovisionTerminalResponse(
+            token=issued.token, expires_at=wire.timestamp(issued.expires_at)
+        )
+
     def ListTerminals(
         self, request: terminals_pb2.ListTerminalsRequest, context: grpc.ServicerContext
     ) -> terminals_pb2.ListTerminalsResponse:
@@ -59,3 +74,65 @@ class TerminalServicer(terminals_pb2_grpc.TerminalServiceServicer):
     ) -> terminals_pb2.RevokeTerminalResponse:
         revoked = self._provisioning.revoke(request.terminal_id, request.reason)
         return terminals_pb2.RevokeTerminalResponse(terminal=wire.terminal(revoked))
+
+
+class OperatorServicer(operators_pb2_grpc.OperatorServiceServicer):
+    """Decodes, calls the workflow, encodes; the rest as :class:`TerminalServicer`."""
+
+    def __init__(self, operators: Operators, caller: Callable[[], Principal]) -> None:
+        self._operators = operators
+        self._caller = caller
+
+    def EnrolOperator(
+        self, request: operators_pb2.EnrolOperatorRequest, context: grpc.ServicerContext
+    ) -> operators_pb2.EnrolOperatorResponse:
+        enrolled = self._operators.enrol(
+            request.operator_id, wire.roles(request.roles), request.login_key, request.new_password
+        )
+        return operators_pb2.EnrolOperatorResponse(
+            operator=wire.operator(enrolled.operator), first_password=enrolled.first_password
+        )
+
+    def ListOperators(
+        self, request: operators_pb2.ListOperatorsRequest, context: grpc.ServicerContext
+    ) -> operators_pb2.ListOperatorsResponse:
+        return wire.operators_response(self._operators.page(request.page_token, request.page_size))
+
+    def RevokeOperator(
+        self, request: operators_pb2.RevokeOperatorRequest, context: grpc.ServicerContext
+    ) -> operators_pb2.RevokeOperatorResponse:
+        revoked = self._operators.revoke(request.operator_id, request.reason)
+        return operators_pb2.RevokeOperatorResponse(operator=wire.operator(revoked))
+
+    def GetLoginChallenge(
+        self, request: operators_pb2.GetLoginChallengeRequest, context: grpc.ServicerContext
+    ) -> operators_pb2.GetLoginChallengeResponse:
+        challenge = self._operators.challenge(self._caller(), request.operator_id)
+        return operators_pb2.GetLoginChallengeResponse(challenge=challenge)
+
+    def LogIn(
+        self, request: operators_pb2.LogInRequest, context: grpc.ServicerContext
+    ) -> operators_pb2.LogInResponse:
+        if request.HasField("key"):
+            opened = self._operators.log_in_with_key(
+                self._caller(),
+                request.operator_id,
+                request.key.challenge,
+                request.key.signature,
+                request.session_key,
+            )
+        else:
+            opened = self._operators.log_in_with_password(
+                self._caller(),
+                request.operator_id,
+                request.password,
+                request.new_password,
+                request.session_key,
+            )
+        return wire.login_response(opened)
+
+    def LogOut(
+        self, request: operators_pb2.LogOutRequest, context: grpc.ServicerContext
+    ) -> operators_pb2.LogOutResponse:
+        self._operators.log_out(self._caller(), request.token)
+        return operators_pb2.LogOutResponse()

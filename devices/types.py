@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum, IntEnum
 
 
@@ -13,6 +13,14 @@ class Role(Enum):
     TERMINAL = "terminal"
     OPERATOR = "operator"
     DEPARTMENT = "department"
+
+
+class OperatorRole(IntEnum):
+    """What an operator may do. Numbers as in anju.v1."""
+
+    STATION = 1  # captures at terminals, serves at the counter
+    ADJUDICATOR = 2
+    ADMINISTRATOR = 3
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,10 @@ class Principal:
         station_id: where a terminal stands; empty for operators and departments.
         serial: serial number of the certificate, lower-case hexadecimal without leading zeros.
         not_after: when the certificate expires, UTC; ``None`` for a caller without one (tests).
+        key_hash: SHA-256 of the certificate's key (SubjectPublicKeyInfo), which stays the same when
+            the certificate is renewed for the same key.
+        operator_id: who is logged in at the terminal, where the call shows it; else empty.
+        roles: of that operator, or of the operator whose certificate this is.
     """
 
     role: Role
@@ -32,10 +44,24 @@ class Principal:
     station_id: str = ""
     serial: str = field(default="", compare=False)
     not_after: datetime | None = field(default=None, compare=False)
+    key_hash: bytes = field(default=b"", compare=False, repr=False)
+    operator_id: str = field(default="", compare=False)
+    roles: frozenset[OperatorRole] = field(default=frozenset(), compare=False)
 
     def __str__(self) -> str:
-        """The name used in the audit log, e.g. ``terminal:hall-1``."""
+        """The certificate's name, e.g. ``terminal:hall-1``; idempotency keys belong to it."""
         return f"{self.role.value}:{self.id}"
+
+    @property
+    def who(self) -> str:
+        """The name used in the audit log: who did it and where, as far as it is known.
+
+        E.g. ``operator:anna terminal:hall-1 station:east-gate``, ``terminal:hall-1`` or
+        ``operator:anna``; at most 123 characters.
+        """
+        if not self.operator_id:
+            return str(self)
+        return f"operator:{self.operator_id} {self} station:{self.station_id}"
 
 
 class TerminalState(IntEnum):
@@ -44,6 +70,17 @@ class TerminalState(IntEnum):
     EXPECTED = 1  # token made, not yet used
     ACTIVE = 2
     REVOKED = 3
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """What a terminal says of itself; each text at most 64 characters."""
+
+    software_version: str = ""
+    sensor_vendor: str = ""
+    sensor_model: str = ""
+    sensor_version: str = ""
+    template_formats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +95,9 @@ class Terminal:
         certificate_not_after: when the newest of them expires; ``None`` before the first.
         last_contact: newest call seen, to within a minute; ``None`` before the first.
         token_hash: of the one token that may still be redeemed; empty when there is none.
-        revocation_reason: what the operator wrote; empty unless revoked.
+        revocation_reason: what the operator wrote; empty unless revoked, or replaced and not yet
+            provisioned again.
+        equipment: as it last reported; lives beside the version, as ``last_contact`` does.
     """
 
     terminal_id: str
@@ -70,6 +109,7 @@ class Terminal:
     last_contact: datetime | None = None
     token_hash: bytes = b""
     revocation_reason: str = ""
+    equipment: Equipment | None = None
 
 
 @dataclass(frozen=True)
@@ -114,3 +154,94 @@ class TerminalPage:
 
     terminals: tuple[Terminal, ...]
     next_after: str
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One of the staff as the register knows them.
+
+    Attributes:
+        version: as of :class:`Terminal`.
+        password: Argon2id in PHC form; empty where there is none.
+        password_change_by: while the password is the first one: until when it is good, UTC.
+        login_key: SubjectPublicKeyInfo, DER; empty where there is none.
+        revoked_at: UTC; ``None`` unless revoked.
+    """
+
+    operator_id: str
+    roles: frozenset[OperatorRole]
+    version: int
+    password: str = field(default="", repr=False)
+    password_change_by: datetime | None = None
+    login_key: bytes = field(default=b"", repr=False)
+    revoked_at: datetime | None = None
+    revocation_reason: str = ""
+
+
+@dataclass(frozen=True)
+class EnrolledOperator:
+    """An operator just added or changed; ``first_password`` is shown once, or empty."""
+
+    operator: Operator
+    first_password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class OperatorPage:
+    """Part of the list of operators, by id; ``next_after`` is empty on the last page."""
+
+    operators: tuple[Operator, ...]
+    next_after: str
+
+
+class SessionEnd(Enum):
+    """Why a session ended before its time."""
+
+    LOGOUT = "logout"
+    REPLACED = "replaced"  # somebody else logged in at the terminal
+    REVOKED = "revoked"  # the operator or the terminal was
+
+
+@dataclass(frozen=True)
+class Session:
+    """One operator at one terminal. What is secret in it is kept as a hash only.
+
+    Attributes:
+        token_hash: 32 bytes, SHA-256.
+        terminal_key_hash: see :attr:`Principal.key_hash`; the token is good with that key only.
+        session_key: what capture proofs are checked with: SubjectPublicKeyInfo, DER.
+        expires_at: absolutely, UTC.
+        last_used_at: newest call that showed the token, to within a tenth of the idle time.
+        ended_at, ended_by: when and why it ended before that; ``None`` while it has not.
+    """
+
+    session_id: str
+    token_hash: bytes = field(repr=False)
+    operator_id: str
+    terminal_id: str
+    station_id: str
+    terminal_key_hash: bytes = field(repr=False)
+    session_key: bytes = field(repr=False)
+    opened_at: datetime
+    expires_at: datetime
+    last_used_at: datetime
+    ended_at: datetime | None = None
+    ended_by: SessionEnd | None = None
+
+
+@dataclass(frozen=True)
+class OpenedSession:
+    """What the terminal is told; the token is shown once."""
+
+    session: Session
+    token: str = field(repr=False)
+    idle_timeout: timedelta
+
+
+@dataclass(frozen=True)
+class CaptureProof:
+    """An operator's word for one request; see :mod:`devices.proof`."""
+
+    session_id: str
+    signed_at: datetime
+    signature: bytes = field(repr=False)

@@ -35,6 +35,8 @@ from anju.v1 import (
     enrolment_pb2_grpc,
     matching_pb2,
     matching_pb2_grpc,
+    operators_pb2,
+    operators_pb2_grpc,
     permits_pb2,
     permits_pb2_grpc,
     register_pb2,
@@ -45,12 +47,14 @@ from anju.v1 import (
     trust_pb2_grpc,
 )
 from devices.authority import Authority, open_authority
+from devices.operators import Operators
 from devices.provisioning import Provisioning
 from identity import calls
 from identity.adjudication import Adjudication
 from identity.admission import Gate, Quotas, Slots
 from identity.calls import CallInterceptor
 from identity.config import Config, database_url, load_config
+from identity.denials import DenialLog
 from identity.enrolment import Enrolment
 from identity.housekeeping import Chore, Housekeeper
 from identity.images import require_extractor
@@ -62,7 +66,7 @@ from identity.permits import PermitDesk
 from identity.ports import SystemClock
 from identity.receiving import COARSE_LIMIT, ReceivingInterceptor, Watchman
 from identity.reception import Reception
-from identity.recorded import RecordedTerminalServicer
+from identity.recorded import RecordedOperatorServicer, RecordedTerminalServicer, Recorder
 from identity.references import ReferenceFollower
 from identity.register import Register
 from identity.rpc_status import StatusInterceptor
@@ -74,7 +78,7 @@ from identity.servicer import (
     RegisterServicer,
 )
 from identity.store import Database
-from identity.terminal_store import SqlTerminalStore
+from identity.terminal_store import SqlOperatorStore, SqlTerminalStore
 from identity.transport import allow_open_files, grpc_server, listen
 from identity.uploads import UploadDesk
 from identity.vault import open_vault
@@ -90,6 +94,7 @@ KEYS, DEVICES, ISSUANCE, INDEX, OPERATORS = "keys", "devices", "issuance", "inde
 SETTLE_EVERY_S = 60.0
 REFRESH_EVERY_S = 3_600.0
 OLD_UPLOADS_EVERY_S = 600.0
+OLD_SESSIONS_EVERY_S = 86_400.0
 REFUSING_THREADS = 4
 # Threads that wait for the message of a call, beside those that work: see ``receiving``.
 READING_THREADS = 64
@@ -119,6 +124,7 @@ class Installation:
     uploads: UploadDesk
     authority: Authority
     provisioning: Provisioning
+    operators: Operators
     issuer: Issuer
     issuer_port: IssuerPort
     clock: SystemClock
@@ -154,6 +160,7 @@ def open_installation(directory: Path) -> Iterator[Installation]:
         capture = config.capture
         if capture.finger_images:
             require_extractor()
+        operators = Operators(SqlOperatorStore(database), SystemClock(), config.sessions.limits)
         uploads = UploadDesk(database, capture, clock)
         enrolment = Enrolment(
             database, matcher, follower, config.decision, clock, capture.fingers_asked
@@ -172,7 +179,13 @@ def open_installation(directory: Path) -> Iterator[Installation]:
             reception=Reception(enrolment, desk, uploads, capture.finger_images),
             uploads=uploads,
             authority=authority,
-            provisioning=Provisioning(authority, SqlTerminalStore(database), SystemClock()),
+            provisioning=Provisioning(
+                authority,
+                SqlTerminalStore(database),
+                SystemClock(),
+                lost=operators.terminal_lost,
+            ),
+            operators=operators,
             issuer=issuer,
             issuer_port=issuer_port,
             clock=clock,
@@ -186,12 +199,17 @@ class Server:
         self._all = installation
         self._health = health.HealthServicer()
         self._snapshotted = 0
+        self._denials = DenialLog(installation.database, installation.clock)
         self._housekeeper = Housekeeper(
             (
                 Chore("snapshot", 0.0, self._snapshot_when_due),
                 # Accepted, but the caller's deadline passed or the search was incomplete.
                 Chore("settle", SETTLE_EVERY_S, installation.enrolment.settle_waiting),
                 Chore("refresh", REFRESH_EVERY_S, installation.issuer_port.refresh),
+                Chore("denials", 0.0, self._denials.flush),
+                Chore(
+                    "old sessions", OLD_SESSIONS_EVERY_S, installation.operators.forget_old_sessions
+                ),
                 Chore("old uploads", OLD_UPLOADS_EVERY_S, installation.uploads.forget_old),
                 # `anju key` and `anju trust publish` work beside a running server.
                 Chore("publication asked for", 0.0, installation.issuer.publish_if_asked),
@@ -214,6 +232,8 @@ class Server:
             Quotas(settings.terminal_calls_per_minute),
             # An upload that does not begin at once is refused: its terminal can wait better.
             Slots(streams, 0),
+            operators=installation.operators,
+            denials=self._denials,
         )
         # Every waiting call has a thread, and some more refuse the others without delay.
         threads = settings.workers + settings.waiting_calls + streams + REFUSING_THREADS
@@ -228,7 +248,10 @@ class Server:
         open_workers = max(2, settings.workers // 4)
         self._open = grpc_server(
             open_workers + OPEN_WAITING + REFUSING_THREADS + READING_THREADS,
-            (*outside, CallInterceptor(None, Slots(open_workers, OPEN_WAITING))),
+            (
+                *outside,
+                CallInterceptor(None, Slots(open_workers, OPEN_WAITING), denials=self._denials),
+            ),
             max_message_bytes=COARSE_LIMIT * settings.max_message_bytes,
             connections=OPEN_CONNECTIONS,
             calls_per_connection=OPEN_CALLS_PER_CONNECTION,
@@ -292,6 +315,7 @@ class Server:
             stopped.wait()
         self._watchman.stop()
         self._housekeeper.stop()
+        self._denials.flush(everything=True)
         if self._exporter is not None:
             self._exporter.close()
         self._all.matcher.snapshot()
@@ -315,8 +339,10 @@ class Server:
 
     def _register_services(self) -> None:
         everything, main = self._all, self._main
-        terminals = RecordedTerminalServicer(
-            everything.provisioning, everything.database, everything.clock
+        recorder = Recorder(everything.database, everything.clock)
+        terminals = RecordedTerminalServicer(everything.provisioning, recorder)
+        operators_pb2_grpc.add_OperatorServiceServicer_to_server(
+            RecordedOperatorServicer(everything.operators, recorder), main
         )
         trust = TrustServicer(everything.issuer)
         for server in (main, self._open):
@@ -356,6 +382,7 @@ class Server:
 
 SERVICES = (
     terminals_pb2,
+    operators_pb2,
     enrolment_pb2,
     matching_pb2,
     register_pb2,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from devices.operators import SessionLimits
 from identity.errors import ConfigError
 
 CONFIG_FILE = "anju.toml"
@@ -216,6 +217,28 @@ class CaptureConfig:
 
 
 @dataclass(frozen=True)
+class SessionConfig:
+    """How long an operator's session at a terminal lasts.
+
+    Attributes:
+        hours: in all. A terminal without a network goes on capturing under the session it has, so
+            a city whose stations are cut off for days sets it longer.
+        idle_minutes: without a call, or a capture.
+    """
+
+    hours: int = 12
+    idle_minutes: int = 30
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.hours <= 168, "sessions.hours", "must be 1 to 168")
+        _require(1 <= self.idle_minutes <= 720, "sessions.idle_minutes", "must be 1 to 720")
+
+    @property
+    def limits(self) -> SessionLimits:
+        return SessionLimits(timedelta(hours=self.hours), timedelta(minutes=self.idle_minutes))
+
+
+@dataclass(frozen=True)
 class LookupConfig:
     """The purposes a lookup may name. A lookup without one of these is refused."""
 
@@ -296,6 +319,7 @@ class Config:
     permits: PermitConfig = field(default_factory=PermitConfig)
     keys: KeyConfig = field(default_factory=KeyConfig)
     capture: CaptureConfig = field(default_factory=CaptureConfig)
+    sessions: SessionConfig = field(default_factory=SessionConfig)
     lookup: LookupConfig = field(default_factory=LookupConfig)
     observability: ObservabilityConfig = field(default_factory=ObservabilityConfig)
     development: DevelopmentConfig = field(default_factory=DevelopmentConfig)
@@ -336,6 +360,10 @@ backend = "files" # of the issuing keys; or "pkcs11", with pkcs11_module, _token
 fingers_asked = 1     # for each that is not captured, a reason must be given
 finger_images = false # whether the register extracts fingers from images; needs [extract]
 
+[sessions]
+hours = 12        # of an operator at a terminal, in all; at most 168
+idle_minutes = 30 # without a call, or a capture
+
 [lookup]
 purposes = ["counter-service", "identity-check", "adjudication", "correction", "own-record"]
 
@@ -374,6 +402,7 @@ def load_config(directory: Path) -> Config:
         permits=_section(PermitConfig, "permits", tree),
         keys=_section(KeyConfig, "keys", tree),
         capture=_section(CaptureConfig, "capture", tree),
+        sessions=_section(SessionConfig, "sessions", tree),
         lookup=_section(LookupConfig, "lookup", tree),
         observability=_section(ObservabilityConfig, "observability", tree),
         development=_section(DevelopmentConfig, "development", tree),

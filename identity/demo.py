@@ -23,17 +23,26 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from devices.credentials import load_key
 from devices.simulator import Progress as SimulationProgress
 from devices.simulator import Report, Visit, simulate
-from devices.terminal import Application, ApplicationState, Connection, TerminalClient, connect
+from devices.terminal import (
+    Application,
+    ApplicationState,
+    Connection,
+    TerminalClient,
+    connect,
+    log_in,
+)
 from devices.terminal.client import provision
 from devices.terminal.wire import create_token, new_idempotency_key
+from identity.app import OPERATORS
 from identity.errors import StateError
 from identity.example_population import Fingers, example_person, real_fingers
 from identity.particulars import SHANGHAI
 from identity.ports import SystemClock
 from identity.server_process import loopback_toml, serving
-from identity.setup import create_installation
+from identity.setup import FIRST_OPERATORS, create_installation
 from identity.simulation import work_progress
 
 A_YEAR_AGO = timedelta(days=380)
@@ -99,7 +108,11 @@ def run(directory: Path, people: int, data: Path | None) -> None:
             token = create_token(operator, station, terminal)
             home = directory / "terminals" / terminal
             provision(provisioning_address, token, home, operator.address)
-            console.print(f"[bold]3[/] terminal {terminal} at {station}: certificate issued")
+            log_in(home, FIRST_OPERATORS[0], login_key=load_key(_operator_home(directory, 1)))
+            console.print(
+                f"[bold]3[/] terminal {terminal} at {station}: certificate issued, "
+                f"{FIRST_OPERATORS[0]} logged in"
+            )
         with _terminals(directory) as terminals:
             early = [
                 _visit(fingers, index, 0, index, now - A_YEAR_AGO) for index in range(EARLY_PEOPLE)
@@ -385,8 +398,12 @@ def _server(directory: Path, console: Console, step: str, what: str) -> Iterator
 
 @contextlib.contextmanager
 def _operator(directory: Path, number: int) -> Iterator[Connection]:
-    with connect(directory / "operators" / f"operator-{number}") as connection:
+    with connect(_operator_home(directory, number)) as connection:
         yield connection
+
+
+def _operator_home(directory: Path, number: int) -> Path:
+    return directory / OPERATORS / FIRST_OPERATORS[number - 1]
 
 
 @contextlib.contextmanager

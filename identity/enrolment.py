@@ -14,7 +14,8 @@ a match under other particulars is a case for people, whatever the name.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -24,6 +25,8 @@ from identity.config import DecisionPolicy
 from identity.errors import IdentityError, InvalidRequestError, StateError
 from identity.identifiers import new_id
 from identity.lookups import check_sample_count, search_thresholds
+from identity.observability.metrics import ENROLMENTS
+from identity.observability.stages import stage
 from identity.particulars import check_particulars, is_late
 from identity.ports import Clock, Comparer
 from identity.references import ReferenceFollower, template_of
@@ -118,6 +121,7 @@ class Enrolment:
         with self._database.read() as tx:
             return tx.once.result_of(once)
 
+    @stage("accept")
     def accept(
         self, command: EnrolCommand, once: Once, station_id: str, uploaded_by: str = ""
     ) -> str:
@@ -143,7 +147,7 @@ class Enrolment:
             application_id=new_id("A"),
             state=ApplicationState.ACCEPTED,
             station_id=station_id,
-            accepted_by=once.caller,
+            accepted_by=once.actor,
             permit_requested=command.permit_requested,
             late=is_late(command.particulars.residence, now),
             accepted_at=now,
@@ -161,7 +165,7 @@ class Enrolment:
             for sha256 in command.uploads:
                 tx.uploads.remove(uploaded_by, sha256)
             tx.once.record(once, application.application_id, now)
-            tx.audit.append(now, once.caller, once.method, application.application_id)
+            tx.audit.append(now, once.actor, once.method, application.application_id)
         return application.application_id
 
     def settle(self, application_id: str) -> Application:
@@ -174,8 +178,9 @@ class Enrolment:
             ruled_out = _ruled_out(tx.cases.of_application(application_id))
         probes = [template_of(position, record) for position, record in records]
         limit = self._policy.candidate_limit + len(ruled_out)
-        found = self._comparer.identify(probes, limit=limit)
-        with self._decision_lock:
+        with stage("search"):
+            found = self._comparer.identify(probes, limit=limit)
+        with self._deciding():
             # Whatever was committed must be in the index, also if following it failed last time.
             self._follower.catch_up()
             searches = [found]
@@ -190,8 +195,20 @@ class Enrolment:
                 outcome = self._outcome(tx, application_id, searches, ruled_out)
                 self._apply(tx, application, outcome)
                 application = tx.people.application(application_id)
+            ENROLMENTS.labels((outcome.reason or outcome.state).name.lower()).inc()
             self._follower.catch_up()
         return application
+
+    @contextmanager
+    def _deciding(self) -> Iterator[None]:
+        """Hold the decision lock, and tell the wait for it from the work under it."""
+        with stage("decision_wait"):
+            self._decision_lock.acquire()
+        try:
+            with stage("decide"):
+                yield
+        finally:
+            self._decision_lock.release()
 
     def settle_waiting(self) -> int:
         """Settle every application that an earlier process accepted but did not answer.

@@ -68,7 +68,7 @@ applications = Table(
     metadata,
     Column("application_id", String(40), primary_key=True),
     Column("state", Integer, nullable=False),
-    Column("accepted_by", String(120), nullable=False),
+    Column("accepted_by", String(160), nullable=False),
     Column("station_id", String(40), nullable=False),
     Column("key_id", ForeignKey("data_keys.key_id"), nullable=False),
     Column("sealed_particulars", LargeBinary),  # NULL once it is no longer needed
@@ -210,6 +210,41 @@ terminals = Table(
     Column("last_contact", Instant),
     Column("token_hash", LargeBinary, nullable=False),
     Column("revocation_reason", String(200), nullable=False),
+    Column("equipment", JSON),
+)
+
+operators = Table(
+    "operators",
+    metadata,
+    Column("operator_id", String(40), primary_key=True),
+    Column("roles", JSON, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("password", String(200), nullable=False),  # Argon2id, PHC; empty where there is none
+    Column("password_change_by", Instant),
+    Column("login_key", LargeBinary, nullable=False),
+    Column("revoked_at", Instant),
+    Column("revocation_reason", String(200), nullable=False),
+)
+
+# Nothing secret: tokens are hashed, and session_key is a public key.
+operator_sessions = Table(
+    "operator_sessions",
+    metadata,
+    Column("session_id", String(40), primary_key=True),
+    Column("token_hash", LargeBinary, nullable=False),
+    Column("operator_id", ForeignKey("operators.operator_id"), nullable=False),
+    Column("terminal_id", String(40), nullable=False),
+    Column("station_id", String(40), nullable=False),
+    Column("terminal_key_hash", LargeBinary, nullable=False),
+    Column("session_key", LargeBinary, nullable=False),
+    Column("opened_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("last_used_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+    Column("ended_by", String(20)),
+    Index("ix_operator_sessions_token_hash", "token_hash", unique=True),
+    Index("ix_operator_sessions_terminal_id", "terminal_id"),
+    Index("ix_operator_sessions_operator_id", "operator_id"),
 )
 
 provisioning_tokens = Table(
@@ -236,7 +271,7 @@ audit_entries = Table(
     metadata,
     Column("sequence", Sequence, primary_key=True, autoincrement=False),
     Column("at", Instant, nullable=False),
-    Column("who", String(120), nullable=False),
+    Column("who", String(160), nullable=False),
     Column("action", String(120), nullable=False),
     Column("subject_id", String(40), nullable=False),
     Column("purpose", String(64), nullable=False),
@@ -249,7 +284,7 @@ audit_entries = Table(
 idempotency = Table(
     "idempotency",
     metadata,
-    Column("caller", String(120), primary_key=True),
+    Column("caller", String(160), primary_key=True),
     Column("method", String(80), primary_key=True),
     Column("key", String(64), primary_key=True),
     Column("request_hash", LargeBinary, nullable=False),  # blinded (HMAC)

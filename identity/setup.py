@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from devices.authority import init_authority, open_authority
-from devices.certificates import principal_from_certificate
-from devices.credentials import CERTIFICATE_FILE
-from devices.types import Role
+from devices import keys
+from devices.authority import OPERATOR_LIFETIME, Authority, init_authority, open_authority
+from devices.credentials import load_key
+from devices.operators import Operators
+from devices.types import OperatorRole, Role
 from identity.app import DEVICES, ISSUANCE, KEYS, OPERATORS
 from identity.config import CONFIG_FILE, DEFAULT_TOML, Config, database_url, load_config
 from identity.errors import ConfigError
 from identity.key_backend import open_issuing_keys
 from identity.ports import SystemClock
 from identity.store import Database
+from identity.terminal_store import SqlOperatorStore
 from identity.vault import create_keys, open_vault
 from issuance import authority as issuing_authority
 from issuance.profile import PHOTO, RESIDENCE, TEMPORARY_RESIDENCE, PermitKind, Profile
@@ -73,42 +75,56 @@ def _build(directory: Path, toml: str) -> issuing_authority.NewAuthority:
     )
     database = Database(database_url(config, directory), open_vault(directory / KEYS))
     database.migrate()
-    database.close()
     for operator in FIRST_OPERATORS:
-        authority.write_client(
-            directory / OPERATORS / operator, Role.OPERATOR, operator, config.server.address
+        _write_operator(
+            directory, config, authority, database, operator, tuple(OperatorRole), OPERATOR_LIFETIME
         )
+    database.close()
     return made
 
 
-def add_operator(directory: Path, operator_id: str, lifetime: timedelta) -> Path:
-    """Make credentials for one more operator; returns their directory."""
-    config = load_config(directory)
-    authority = open_authority(directory / DEVICES, SystemClock(), config.server.hostnames)
-    target = directory / OPERATORS / operator_id
-    authority.write_client(target, Role.OPERATOR, operator_id, config.server.address, lifetime)
-    with _register(directory, config) as database, database.write() as tx:
-        tx.audit.append(SystemClock().now(), CONSOLE, "operator added", operator_id)
-    return target
+def add_operator(
+    directory: Path, operator_id: str, roles: Collection[OperatorRole], lifetime: timedelta
+) -> Path:
+    """Register an operator and make their credentials; returns the directory of those.
 
-
-def revoke_operator(directory: Path, operator_id: str, reason: str) -> str:
-    """Refuse an operator's certificate from the next call on; returns its serial number.
-
-    Raises:
-        ConfigError: their certificate is not in this working directory.
+    The key in it opens sessions at terminals too.
     """
     config = load_config(directory)
-    try:
-        pem = (directory / OPERATORS / operator_id / CERTIFICATE_FILE).read_bytes()
-        serial = principal_from_certificate(pem).serial
-    except OSError as error:
-        raise ConfigError(f"no certificate of operator {operator_id!r} is kept here") from error
-    now = SystemClock().now()
-    with _register(directory, config) as database, database.write() as tx:
-        tx.terminals.revoke_serial(serial, reason, now)
-        tx.audit.append(now, CONSOLE, "operator revoked", operator_id)
-    return serial
+    authority = open_authority(directory / DEVICES, SystemClock(), config.server.hostnames)
+    with _register(directory, config) as database:
+        return _write_operator(directory, config, authority, database, operator_id, roles, lifetime)
+
+
+def revoke_operator(directory: Path, operator_id: str, reason: str) -> None:
+    """Refuse an operator from the next call on, when nobody can do it over the network.
+
+    Raises:
+        devices.errors.OperatorUnknownError: there is no such operator.
+    """
+    config = load_config(directory)
+    with _register(directory, config) as database:
+        Operators(SqlOperatorStore(database), SystemClock()).revoke(operator_id, reason)
+        with database.write() as tx:
+            tx.audit.append(SystemClock().now(), CONSOLE, "operator revoked", operator_id)
+
+
+def _write_operator(
+    directory: Path,
+    config: Config,
+    authority: Authority,
+    database: Database,
+    operator_id: str,
+    roles: Collection[OperatorRole],
+    lifetime: timedelta,
+) -> Path:
+    target = directory / OPERATORS / operator_id
+    authority.write_client(target, Role.OPERATOR, operator_id, config.server.address, lifetime)
+    login_key = keys.public_bytes(load_key(target))
+    Operators(SqlOperatorStore(database), SystemClock()).enrol(operator_id, roles, login_key)
+    with database.write() as tx:
+        tx.audit.append(SystemClock().now(), CONSOLE, "operator added", operator_id)
+    return target
 
 
 def _kinds(photographs: bool) -> tuple[PermitKind, ...]:

@@ -11,7 +11,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,11 @@ from devices.simulator import (
     plan_day,
     plan_faults,
 )
+from devices.simulator.direct import STAFF, staff_key
 from devices.simulator.faults import plan_skews
 from devices.simulator.network import network
 from devices.simulator.worker import TerminalSpec
-from devices.terminal import Connection, connect, provision
+from devices.terminal import Connection, connect, log_in, provision
 from devices.terminal.wire import create_token
 from identity import simulation_view
 from identity.app import OPERATORS
@@ -84,10 +86,17 @@ class Options:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it: everything measured, and why it failed (empty when it did not)."""
+    """What came of it.
+
+    Attributes:
+        result: everything measured, for a JSON file.
+        problems: why it failed; empty when it did not.
+        submissions: as the terminals know them.
+    """
 
     result: dict[str, Any]
     problems: tuple[str, ...]
+    submissions: tuple[Submission, ...] = field(repr=False)
 
 
 def run(
@@ -111,7 +120,8 @@ def run(
     place = directory or Path(tempfile.mkdtemp(prefix="anju-simulation-"))
     place.mkdir(parents=True, exist_ok=True)
     simulation = _Remote(place, server) if server is not None else _Own(place)
-    verdict, state = _play(options, plan, simulation, console)
+    submissions, facts, state = _play(options, plan, simulation, console)
+    verdict = judge(submissions, facts)
     problems = tuple(verdict.problems(options.max_missed))
     console.print(simulation_view.verdict_table(verdict, state, problems))
     for line in (*verdict.lost, *verdict.doubled)[:LINES]:
@@ -120,12 +130,12 @@ def run(
         console.print(f"everything is kept in {place}", soft_wrap=True)
     elif directory is None:
         shutil.rmtree(place)
-    return Outcome(_result(options, state, verdict, problems), problems)
+    return Outcome(_result(options, state, verdict, problems), problems, tuple(submissions))
 
 
 def _play(
     options: Options, plan: DayPlan, simulation: _Own | _Remote, console: Console
-) -> tuple[Verdict, State]:
+) -> tuple[list[Submission], Facts, State]:
     day_s = options.minutes * 60.0
     faults = plan_faults(options.rates, options.stations, day_s, options.seed)
     skews = plan_skews(options.rates, options.stations, options.seed)
@@ -135,7 +145,7 @@ def _play(
     names = [f"station-{number:03}{TERMINAL}" for number in range(1, options.stations + 1)]
     with contextlib.ExitStack() as stack:
         address = stack.enter_context(simulation.started())
-        homes = simulation.terminals(names)
+        homes = simulation.terminals(names, skews)
         lines = stack.enter_context(network(address, options.stations))
         terminals = [
             TerminalSpec(home.name, str(home), line.address, skew)
@@ -155,7 +165,7 @@ def _play(
             )
             submissions = played.play()
         facts = simulation.facts(homes, submissions)
-    return judge(submissions, facts), played.state
+    return submissions, facts, played.state
 
 
 class _Own:
@@ -178,10 +188,10 @@ class _Own:
         finally:
             self.control.stop()
 
-    def terminals(self, names: Sequence[str]) -> list[Path]:
+    def terminals(self, names: Sequence[str], skews: Sequence[float]) -> list[Path]:
         with connect(self._directory / OPERATORS / "operator-1") as operator:
             return _provisioned(
-                operator, self.place, names, self._provisioning_address, self._address
+                operator, self.place, names, skews, self._provisioning_address, self._address
             )
 
     def facts(self, homes: Sequence[Path], submissions: Sequence[Submission]) -> Facts:
@@ -243,12 +253,13 @@ class _Remote:
             self._before = audit_end(operator)
         yield self._server.address
 
-    def terminals(self, names: Sequence[str]) -> list[Path]:
+    def terminals(self, names: Sequence[str], skews: Sequence[float]) -> list[Path]:
         with self._operator() as operator:
             return _provisioned(
                 operator,
                 self.place,
                 names,
+                skews,
                 self._server.provisioning_address,
                 self._server.address,
             )
@@ -267,16 +278,26 @@ def _provisioned(
     operator: Connection,
     place: Path,
     names: Sequence[str],
+    skews: Sequence[float],
     provisioning_address: str,
     address: str,
 ) -> list[Path]:
-    """Credentials of terminals, each at a station of its own; those of an earlier run are used."""
+    """Credentials of terminals, each at a station of its own; those of an earlier run are used.
+
+    Somebody is logged in at each of them, by the terminal's own clock.
+    """
     homes = [place / "terminals" / name for name in names]
-    for home in homes:
+    login_key = staff_key(place, operator)
+    for home, skew in zip(homes, skews, strict=True):
         if not (home / CERTIFICATE_FILE).exists():
             token = create_token(operator, _station(home.name), home.name)
             provision(provisioning_address, token, home, address)
+        log_in(home, STAFF, login_key=login_key, address=address, now=partial(_ahead, skew))
     return homes
+
+
+def _ahead(skew_s: float) -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=skew_s)
 
 
 def _station(terminal: str) -> str:

@@ -102,7 +102,11 @@ def facts_of_service(
     receipts = {one for ids in promised.values() for one in ids}
     callers = {f"terminal:{terminal_id}" for terminal_id in homes}
     for entry in _entries(operator, after_sequence):
-        if entry.action == ACCEPTED and entry.who in callers and entry.subject_id not in receipts:
+        if (
+            entry.action == ACCEPTED
+            and not callers.isdisjoint(entry.who.split())
+            and entry.subject_id not in receipts
+        ):
             # Accepted, and no terminal has a receipt for it: it is there once too often.
             held[entry.subject_id] = Held(ApplicationState.UNSPECIFIED)
     return Facts(held)

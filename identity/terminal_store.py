@@ -1,11 +1,11 @@
-"""``devices``' port on the register's database: each method is one durable transaction."""
+"""``devices``' ports on the register's database: each method is one durable transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 
-from devices.types import Terminal, TokenRecord
+from devices.types import Equipment, Operator, Session, SessionEnd, Terminal, TokenRecord
 from identity.store import Database
 
 
@@ -31,6 +31,10 @@ class SqlTerminalStore:
         with self._database.write() as tx:
             tx.terminals.touch(terminal_id, at)
 
+    def report(self, terminal_id: str, equipment: Equipment) -> None:
+        with self._database.write() as tx:
+            tx.terminals.report(terminal_id, equipment)
+
     def token(self, token_hash: bytes) -> TokenRecord | None:
         with self._database.read() as tx:
             return tx.terminals.token(token_hash)
@@ -55,3 +59,50 @@ class SqlTerminalStore:
     def serial_revoked(self, serial: str) -> bool:
         with self._database.read() as tx:
             return tx.terminals.serial_revoked(serial)
+
+
+class SqlOperatorStore:
+    """Implements :class:`devices.ports.OperatorStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def operator(self, operator_id: str) -> Operator | None:
+        with self._database.read() as tx:
+            return tx.operators.get(operator_id)
+
+    def operators(self, after: str, limit: int) -> Sequence[Operator]:
+        with self._database.read() as tx:
+            return tx.operators.page(after, limit)
+
+    def put_operator(self, operator: Operator) -> bool:
+        with self._database.write() as tx:
+            return tx.operators.put(operator)
+
+    def open_session(self, session: Session) -> None:
+        with self._database.write() as tx:
+            tx.operators.open_session(session)
+
+    def session_of_token(self, token_hash: bytes) -> tuple[Session, Operator] | None:
+        with self._database.read() as tx:
+            return tx.operators.session_of_token(token_hash)
+
+    def session(self, session_id: str) -> tuple[Session, Operator] | None:
+        with self._database.read() as tx:
+            return tx.operators.session(session_id)
+
+    def use_session(self, session_id: str, at: datetime) -> None:
+        with self._database.write() as tx:
+            tx.operators.use_session(session_id, at)
+
+    def end_session(self, session_id: str, at: datetime, why: SessionEnd) -> None:
+        with self._database.write() as tx:
+            tx.operators.end_session(session_id, at, why)
+
+    def revoke_sessions(self, at: datetime, operator_id: str = "", terminal_id: str = "") -> None:
+        with self._database.write() as tx:
+            tx.operators.revoke_sessions(at, operator_id, terminal_id)
+
+    def forget_sessions(self, before: datetime) -> int:
+        with self._database.write() as tx:
+            return tx.operators.forget_sessions(before)

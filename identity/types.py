@@ -129,12 +129,20 @@ class Once:
 
     Attributes:
         request_hash: SHA-256 of the deterministic request bytes: the same key must mean the same.
+        who: for the audit log, where that says more than ``caller``: a terminal's retry is the same
+            change, whoever works at it by then.
     """
 
     caller: str
     method: str
     key: str
     request_hash: bytes
+    who: str = ""
+
+    @property
+    def actor(self) -> str:
+        """Who is answerable for it."""
+        return self.who or self.caller
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from anju.v1 import (
     common_pb2,
     enrolment_pb2,
     matching_pb2,
+    operators_pb2,
     permits_pb2,
     register_pb2,
     terminals_pb2,
@@ -30,6 +31,7 @@ FILES = (
     common_pb2,
     enrolment_pb2,
     matching_pb2,
+    operators_pb2,
     permits_pb2,
     register_pb2,
     terminals_pb2,
@@ -46,6 +48,8 @@ READ_ONLY = {
     "EnrolmentService.GetUpload",
     "MatchingService.Identify",
     "MatchingService.Verify",
+    "OperatorService.GetLoginChallenge",
+    "OperatorService.ListOperators",
     "PermitService.GetPermit",
     "PermitService.RenderPermitCard",
     "RegisterService.GetRegistrant",
@@ -53,8 +57,16 @@ READ_ONLY = {
     "TerminalService.ListTerminals",
     "TrustService.GetTrustBundle",
 }
-# What names the change: a one-time token with its signing request; the digest of what is uploaded.
-KEYED_OTHERWISE = {"TerminalService.Provision", "EnrolmentService.Upload"}
+# What names the change: a one-time token with its signing request; the digest of what is uploaded;
+# the token of the session that ends. A report is the same however often it comes, and of logins at
+# a terminal the last one counts.
+KEYED_OTHERWISE = {
+    "TerminalService.Provision",
+    "TerminalService.Heartbeat",
+    "EnrolmentService.Upload",
+    "OperatorService.LogIn",
+    "OperatorService.LogOut",
+}
 
 
 def methods() -> dict[str, MethodDescriptor]:

@@ -17,16 +17,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from devices.credentials import CERTIFICATE_FILE
+from devices.credentials import CERTIFICATE_FILE, KEY_FILE, load_key, new_key
 from devices.errors import RemoteError, UnreachableError
+from devices.keys import PrivateKey, public_bytes
 from devices.simulator.truth import Judged, findings
 from devices.terminal.client import TerminalClient, provision
 from devices.terminal.retry import DEFAULT_POLICY, RetryPolicy
+from devices.terminal.session import log_in
 from devices.terminal.types import Application, ApplicationState, Person
-from devices.terminal.wire import Connection, create_token, new_idempotency_key
+from devices.terminal.wire import Connection, create_token, enrol_operator, new_idempotency_key
+from devices.types import OperatorRole
 
 State = ApplicationState
 T = TypeVar("T")
+STAFF = "sim-staff"
 
 
 @dataclass(frozen=True)
@@ -295,6 +299,19 @@ def report_of(outcomes: Sequence[_Outcome]) -> Report:
     )
 
 
+def staff_key(directory: Path, administrator: Connection) -> PrivateKey:
+    """Register the operator who works at simulated terminals; returns the key to log in with.
+
+    Args:
+        directory: keeps the key.
+    """
+    home = directory / STAFF
+    known = (home / KEY_FILE).exists()
+    key = load_key(home) if known else new_key(home)
+    enrol_operator(administrator, STAFF, [OperatorRole.STATION], public_bytes(key))
+    return key
+
+
 def fleet(
     directory: Path,
     operator: Connection,
@@ -315,11 +332,13 @@ def fleet(
         DevicesError: what provisioning and connecting raise.
     """
     clients = []
+    login_key = staff_key(directory, operator)
     for number in range(1, count + 1):
         terminal_id = f"sim-{number:04}"
         home = directory / terminal_id
         if not (home / CERTIFICATE_FILE).exists():
             token = create_token(operator, station_id, terminal_id)
             provision(provisioning_address, token, home, operator.address, policy=policy)
+        log_in(home, STAFF, login_key=login_key, address=operator.address, policy=policy)
         clients.append(TerminalClient(home, operator.address, policy))
     return clients

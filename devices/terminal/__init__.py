@@ -3,6 +3,7 @@
 Needs the extra ``[terminal]`` and nothing of the service::
 
     provision("10.0.0.5:7444", "MNDA0-WT0XQ-...", Path("credentials"))  # once
+    log_in(Path("credentials"), "anna", password="...")  # who works at the terminal
     with TerminalClient(Path("credentials")) as terminal:
         application = terminal.enrol(person, [record])
 
@@ -12,6 +13,7 @@ or, through a network that comes and goes, :class:`Outbox`.
 from devices.terminal.client import TerminalClient, provision
 from devices.terminal.outbox import Outbox
 from devices.terminal.queue import Entry, EntryState, Limits
+from devices.terminal.session import OperatorSession, log_in, log_out
 from devices.terminal.types import (
     Application,
     ApplicationState,
@@ -37,6 +39,7 @@ __all__ = [
     "Limits",
     "MissingFinger",
     "MissingReason",
+    "OperatorSession",
     "Outbox",
     "Permit",
     "Person",
@@ -44,5 +47,7 @@ __all__ = [
     "SampleFormat",
     "TerminalClient",
     "connect",
+    "log_in",
+    "log_out",
     "provision",
 ]

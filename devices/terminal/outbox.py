@@ -24,6 +24,7 @@ from devices.errors import CredentialsError
 from devices.terminal.disk import Disk, LockNote, locked
 from devices.terminal.queue import QUEUE_FOLDER, Entry, EntryState, Limits, SubmissionQueue
 from devices.terminal.sending import DEFAULT_SENDING, Sender, SendPolicy
+from devices.terminal.session import OPERATOR_REASONS, OperatorSession, opened
 from devices.terminal.spool import Spool
 from devices.terminal.types import FingerFile, MissingFinger, Person, Sample
 from devices.terminal.wire import (
@@ -69,7 +70,7 @@ class Outbox:
         credentials.load(directory)
         self._directory = directory
         self._now = now
-        self.queue = SubmissionQueue(directory, limits, now, disk)
+        self.queue = SubmissionQueue(directory, limits, now, disk, self._vouched)
         self._sending = threading.Lock()
         self._sender_lock = directory / QUEUE_FOLDER / "sender-lock"
         self._being_sent = LockNote(self._sender_lock)
@@ -98,7 +99,7 @@ class Outbox:
             idempotency_key: give one to be able to hand the same application in twice.
 
         Raises:
-            QueueFullError, OfflineTooLongError: nothing was kept.
+            QueueFullError, OfflineTooLongError, NotLoggedInError: nothing was kept.
             SubmissionInvalidError: the label or key is malformed, or the records too large.
         """
         key = idempotency_key or new_idempotency_key()
@@ -113,6 +114,19 @@ class Outbox:
             images,
         )
         return self.queue.put(key, label, request, pictures(portrait, images))
+
+    def retry(self, key: str) -> Entry:
+        """Queue a submission that needs attention once more.
+
+        If it was refused for who captured it, whoever is logged in now answers for it.
+
+        Raises:
+            QueueError: there is no such entry, or it needs none.
+            NotLoggedInError: nobody is logged in to answer for it.
+        """
+        if self.queue.entry(key).reason not in OPERATOR_REASONS:
+            return self.queue.retry(key)
+        return self.queue.retry(key, lambda kept: self._vouched(opened(kept)[1]))
 
     def take(self) -> None:
         """Queue what lies in the spool folder, and tell there what became of earlier drops."""
@@ -176,6 +190,8 @@ class Outbox:
             notices.append(f"{refused} submissions need attention; see `anju terminal queue`")
         if self._sender.problem:
             notices.append(self._sender.problem)
+        if self._sender.equipment_problem:
+            notices.append(self._sender.equipment_problem)
         notices += self._certificate_notices()
         return notices
 
@@ -229,6 +245,10 @@ class Outbox:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _vouched(self, request: bytes) -> bytes:
+        session = OperatorSession.current(self._directory, self._now())
+        return session.vouched("EnrolmentService.Enrol", request, self._now())
 
     def _certificate_notices(self) -> list[str]:
         try:

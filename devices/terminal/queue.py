@@ -161,17 +161,20 @@ class SubmissionQueue:
         limits: Limits | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         disk: Callable[[Path], Disk] = Disk,
+        vouch: Callable[[bytes], bytes] = lambda request: request,
     ) -> None:
         """
         Args:
             directory: the terminal's credentials; the queue is a folder in it.
             disk: replaced in tests.
+            vouch: gives a request the word of the operator who is logged in, or raises.
 
         Raises:
             QueueError: entries are there but their key is missing, unusable or open to others.
         """
         self.limits = limits or Limits()
         self._now = now
+        self._vouch = vouch
         home = directory / QUEUE_FOLDER
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._disk = disk(home)
@@ -215,6 +218,7 @@ class SubmissionQueue:
         Raises:
             QueueFullError: too many, too much, or the disk is full.
             OfflineTooLongError: there was no contact for longer than allowed.
+            NotLoggedInError: nobody answers for it.
             SubmissionInvalidError: the label or key is malformed, or request or pictures too large.
         """
         self._check(key, label, request, pictures)
@@ -225,6 +229,7 @@ class SubmissionQueue:
                     return file.entry
             self._require_room(files, len(request) + sum(map(len, pictures)))
             self._require_contact()
+            request = self._vouch(request)
             now = self._now()
             sizes = tuple(len(picture) for picture in pictures)
             entry = Entry(key, label, EntryState.QUEUED, now, now, pictures=sizes)
@@ -368,7 +373,7 @@ class SubmissionQueue:
                 pictures=(),
             )
 
-        entry = self._change(key, sent, keep_request=False)
+        entry = self._change(key, sent, lambda request: b"")
         with self._locked():
             self._remove_pictures(key)
         return entry
@@ -388,10 +393,15 @@ class SubmissionQueue:
                 message=message[:1_000],
             )
 
-        return self._change(key, refused, keep_request=True)
+        return self._change(key, refused)
 
-    def retry(self, key: str) -> Entry:
+    def retry(
+        self, key: str, again_vouched: Callable[[bytes], bytes] = lambda request: request
+    ) -> Entry:
         """Queue an entry that needs attention once more, as it is.
+
+        Args:
+            again_vouched: gives what was kept the word of another operator.
 
         Raises:
             QueueError: there is no such entry, it needs none, or it is damaged.
@@ -409,7 +419,7 @@ class SubmissionQueue:
                 message="",
             )
 
-        return self._change(key, again, keep_request=True)
+        return self._change(key, again, again_vouched)
 
     def discard(self, key: str) -> None:
         """Forget an entry that needs attention, for good: it was captured anew, say.
@@ -442,7 +452,12 @@ class SubmissionQueue:
     def _locked(self) -> Any:
         return locked(self._lock_path)
 
-    def _change(self, key: str, change: Callable[[Entry], Entry], keep_request: bool) -> Entry:
+    def _change(
+        self,
+        key: str,
+        change: Callable[[Entry], Entry],
+        kept: Callable[[bytes], bytes] = lambda request: request,
+    ) -> Entry:
         with self._locked():
             file = self._file(key)
             changed = change(file.entry)
@@ -450,7 +465,7 @@ class SubmissionQueue:
             if opened is None:
                 raise QueueError(f"the file of submission {key} is damaged; it can be discarded")
             if changed != file.entry:
-                self._write(file.name, changed, opened[1] if keep_request else b"")
+                self._write(file.name, changed, kept(opened[1]))
             return changed
 
     def _remove_pictures(self, key: str) -> None:

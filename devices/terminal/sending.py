@@ -7,6 +7,7 @@ no answer, or the register says not now    stays queued; the whole queue waits, 
 the certificate is refused or has expired  stays queued; an operator must provision the terminal
 INTERNAL, or a refusal that is not anju's  stays queued; after 8 of them it needs attention
 a picture is missing, or came in pieces    is uploaded, from where it was cut; then as above
+the operator's word does not hold          needs attention: another one must answer for it
 any other refusal (bad data, poor finger)  needs attention, with the register's reason
 an application                             sent
 =========================================  ======================================================
@@ -35,8 +36,10 @@ from devices.errors import (
     UnreachableError,
 )
 from devices.terminal.client import TerminalClient
+from devices.terminal.equipment import equipment_of
 from devices.terminal.queue import Entry, EntryState, SubmissionQueue
 from devices.terminal.retry import ONE_ATTEMPT
+from devices.terminal.session import OPERATOR_REASONS
 from devices.terminal.types import ApplicationState
 
 _CERTIFICATE_REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
@@ -44,6 +47,7 @@ _NOT_NOW = ("RESOURCE_EXHAUSTED", "ABORTED")
 _ITS_OWN_FAULT = ("INTERNAL", "UNKNOWN", "DATA_LOSS")
 # The register has something else of a picture than was thought: the next attempt asks first.
 _UPLOAD_AGAIN = ("UPLOAD_OFFSET", "DIGEST_MISMATCH", "UPLOAD_MISSING")
+HEARTBEAT_S = 600.0
 _UNSETTLED = (ApplicationState.ACCEPTED, ApplicationState.IN_ADJUDICATION)
 
 
@@ -77,6 +81,7 @@ class Sender:
     Attributes:
         problem: why the last attempt to reach the register failed; empty when it did not.
         renewal_problem: why the certificate could not be renewed; empty when it could.
+        equipment_problem: why the register did not take what this terminal is made of.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class Sender:
         self._sending = sending
         self.problem = ""
         self.renewal_problem = ""
+        self.equipment_problem = ""
         self._queue = queue
         self._directory = directory
         self._address = address
@@ -105,6 +111,7 @@ class Sender:
         self._resume_at = 0.0
         self._renew_at = 0.0
         self._refresh_at = 0.0
+        self._report_at = 0.0
 
     def wait_s(self) -> float:
         """How long the next round should wait, in seconds; 0 when it may begin."""
@@ -121,6 +128,7 @@ class Sender:
             client = self._connected()
             self._renew_when_due(client)
             client = self._connected()
+            self._report_when_due(client)
             for entry in self._queue.entries(EntryState.QUEUED):
                 if stopping():
                     return
@@ -189,7 +197,7 @@ class Sender:
         self._uploaded[key] = received
 
     def _refused(self, entry: Entry, error: RemoteError) -> None:
-        if error.status in _CERTIFICATE_REFUSED:
+        if error.status in _CERTIFICATE_REFUSED and error.reason not in OPERATOR_REASONS:
             raise error  # no contact: such a terminal must not go on capturing for ever
         if error.reason:
             self._queue.contacted()
@@ -229,6 +237,26 @@ class Sender:
                 continue
             self._queue.contacted()
             _if_still_there(lambda e=entry, a=answer: self._queue.mark_sent(e.key, a))  # type: ignore[misc]
+
+    def _report_when_due(self, client: TerminalClient) -> None:
+        """For the inventory; it also tells an idle terminal that it is revoked."""
+        now = self._policy.monotonic()
+        if now < self._report_at:
+            return
+        try:
+            client.report(equipment_of(self._directory), self._policy.deadline_s)
+        except (RemoteError, CredentialsError) as error:
+            if isinstance(error, UnreachableError) or (
+                isinstance(error, RemoteError) and error.status in _CERTIFICATE_REFUSED
+            ):
+                raise
+            # A text that is not taken is no reason to hold people's applications up.
+            self._report_at = now + HEARTBEAT_S
+            self.equipment_problem = str(error)
+            return
+        self._report_at = now + HEARTBEAT_S
+        self.equipment_problem = ""
+        self._queue.contacted()
 
     def _renew_when_due(self, client: TerminalClient) -> None:
         """A certificate that was not renewed in time sends nothing, so this comes first.

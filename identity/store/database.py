@@ -26,6 +26,7 @@ from identity.errors import ConfigError, StorageFullError, UnavailableError
 from identity.store.audit import AuditLog
 from identity.store.cases import Cases
 from identity.store.once import OnceLedger
+from identity.store.operators import Operators
 from identity.store.people import People
 from identity.store.permits import Permits
 from identity.store.terminals import Terminals
@@ -58,6 +59,10 @@ class Transaction:
     @cached_property
     def terminals(self) -> Terminals:
         return Terminals(self.connection)
+
+    @cached_property
+    def operators(self) -> Operators:
+        return Operators(self.connection)
 
     @cached_property
     def uploads(self) -> Uploads:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from devices.types import Terminal, TerminalState, TokenRecord
+from devices.types import Equipment, Terminal, TerminalState, TokenRecord
 from identity.schema import provisioning_tokens, revoked_serials, terminals
 
 
@@ -37,7 +37,7 @@ class Terminals:
         """False, with nothing changed, unless the stored version is one below."""
         values = asdict(replace(terminal, serials=()))
         values["serials"] = list(terminal.serials)
-        del values["last_contact"]
+        del values["last_contact"], values["equipment"]
         if self.get(terminal.terminal_id) is None:
             if terminal.version != 1:
                 return False
@@ -56,6 +56,13 @@ class Terminals:
     def touch(self, terminal_id: str, at: datetime) -> None:
         self._connection.execute(
             update(terminals).where(terminals.c.terminal_id == terminal_id).values(last_contact=at)
+        )
+
+    def report(self, terminal_id: str, equipment: Equipment) -> None:
+        self._connection.execute(
+            update(terminals)
+            .where(terminals.c.terminal_id == terminal_id)
+            .values(equipment=asdict(equipment))
         )
 
     def token(self, token_hash: bytes) -> TokenRecord | None:
@@ -98,4 +105,8 @@ def _terminal(row: Row[Any]) -> Terminal:
     values = dict(row._mapping)
     values["state"] = TerminalState(values["state"])
     values["serials"] = tuple(values["serials"])
+    reported = values["equipment"]
+    if reported is not None:
+        formats = tuple(reported["template_formats"])
+        values["equipment"] = Equipment(**{**reported, "template_formats": formats})
     return Terminal(**values)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from devices.types import Terminal, TokenRecord
+from devices.types import Equipment, Operator, Session, SessionEnd, Terminal, TokenRecord
 
 
 class FakeClock:
@@ -49,14 +49,22 @@ class MemoryTerminalStore:
         stored = self._terminals.get(terminal.terminal_id)
         if terminal.version != (stored.version if stored else 0) + 1:
             return False
-        contact = stored.last_contact if stored else None
-        self._terminals[terminal.terminal_id] = replace(terminal, last_contact=contact)
+        self._terminals[terminal.terminal_id] = replace(
+            terminal,
+            last_contact=stored.last_contact if stored else None,
+            equipment=stored.equipment if stored else None,
+        )
         return True
 
     def touch(self, terminal_id: str, at: datetime) -> None:
         with self._lock:
             stored = self._terminals[terminal_id]
             self._terminals[terminal_id] = replace(stored, last_contact=at)
+
+    def report(self, terminal_id: str, equipment: Equipment) -> None:
+        with self._lock:
+            stored = self._terminals[terminal_id]
+            self._terminals[terminal_id] = replace(stored, equipment=equipment)
 
     def token(self, token_hash: bytes) -> TokenRecord | None:
         with self._lock:
@@ -84,3 +92,80 @@ class MemoryTerminalStore:
     def dump(self) -> str:
         """Everything that is kept, for looking for what must not be."""
         return repr((self._terminals, self._tokens, self._revoked))
+
+
+class MemoryOperatorStore:
+    """:class:`devices.ports.OperatorStore` in dictionaries, behind one lock."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._operators: dict[str, Operator] = {}
+        self._sessions: dict[str, Session] = {}
+
+    def operator(self, operator_id: str) -> Operator | None:
+        with self._lock:
+            return self._operators.get(operator_id)
+
+    def operators(self, after: str, limit: int) -> Sequence[Operator]:
+        with self._lock:
+            ids = sorted(id for id in self._operators if id > after)
+            return [self._operators[id] for id in ids[:limit]]
+
+    def put_operator(self, operator: Operator) -> bool:
+        with self._lock:
+            stored = self._operators.get(operator.operator_id)
+            if operator.version != (stored.version if stored else 0) + 1:
+                return False
+            self._operators[operator.operator_id] = operator
+            return True
+
+    def open_session(self, session: Session) -> None:
+        with self._lock:
+            for id, one in self._sessions.items():
+                if one.terminal_id == session.terminal_id and one.ended_at is None:
+                    self._sessions[id] = replace(
+                        one, ended_at=session.opened_at, ended_by=SessionEnd.REPLACED
+                    )
+            self._sessions[session.session_id] = session
+
+    def session_of_token(self, token_hash: bytes) -> tuple[Session, Operator] | None:
+        with self._lock:
+            for one in self._sessions.values():
+                if one.token_hash == token_hash:
+                    return one, self._operators[one.operator_id]
+            return None
+
+    def session(self, session_id: str) -> tuple[Session, Operator] | None:
+        with self._lock:
+            one = self._sessions.get(session_id)
+            return None if one is None else (one, self._operators[one.operator_id])
+
+    def use_session(self, session_id: str, at: datetime) -> None:
+        with self._lock:
+            self._sessions[session_id] = replace(self._sessions[session_id], last_used_at=at)
+
+    def end_session(self, session_id: str, at: datetime, why: SessionEnd) -> None:
+        with self._lock:
+            one = self._sessions[session_id]
+            if one.ended_at is None:
+                self._sessions[session_id] = replace(one, ended_at=at, ended_by=why)
+
+    def revoke_sessions(self, at: datetime, operator_id: str = "", terminal_id: str = "") -> None:
+        with self._lock:
+            for id, one in self._sessions.items():
+                if one.operator_id == operator_id or one.terminal_id == terminal_id:
+                    self._sessions[id] = replace(
+                        one, ended_at=one.ended_at or at, ended_by=SessionEnd.REVOKED
+                    )
+
+    def forget_sessions(self, before: datetime) -> int:
+        with self._lock:
+            old = [id for id, one in self._sessions.items() if one.expires_at < before]
+            for id in old:
+                del self._sessions[id]
+            return len(old)
+
+    def dump(self) -> str:
+        """Everything that is kept, for looking for what must not be."""
+        fields = [vars(one) for one in (*self._operators.values(), *self._sessions.values())]
+        return repr(fields)

@@ -10,8 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from devices.terminal.disk import Disk
 from devices.terminal.sending import SendPolicy
+from devices.terminal.session import OperatorSession, keep
 
 # No pauses between rounds: the tests count rounds, not seconds.
 PROMPT = SendPolicy(deadline_s=5.0, first_wait_s=0.0, longest_wait_s=0.0)
@@ -149,3 +152,21 @@ def told(spool: Path, name: str) -> dict[str, Any]:
     stated = json.loads((spool / f"{name}.state").read_text())
     assert isinstance(stated, dict)
     return stated
+
+
+def logged_in(home: Path, lifetime: timedelta = timedelta(days=3_650)) -> Path:
+    """The same terminal, with somebody logged in whom a small register does not ask for."""
+    now = datetime.now(UTC)
+    session = OperatorSession(
+        session_id="s" * 32,
+        operator_id="anna",
+        token="token",
+        key=Ed25519PrivateKey.generate(),
+        opened_at=now,
+        expires_at=now + lifetime,
+        begun_at=now,
+        used_at=now,
+        idle=lifetime,
+    )
+    keep(home, session)
+    return home

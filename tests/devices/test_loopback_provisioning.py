@@ -133,13 +133,53 @@ def test_a_terminal_that_lost_the_answer_asks_again(
     assert again.certificate == first.certificate
 
 
-def test_a_provisioned_directory_is_never_overwritten(
+def test_a_terminal_that_was_revoked_is_provisioned_over_what_it_has(
     running: Register, provisioning: Provisioning, tmp_path: Path
 ) -> None:
-    token = provisioning.create_token("hall", "t-1").token
-    provision(running.provisioning, token, tmp_path / "t", running.main)
-    with pytest.raises(CredentialsError, match="already"):
-        provision(running.provisioning, token, tmp_path / "t", running.main)
+    home = tmp_path / "t"
+    provision(
+        running.provisioning, provisioning.create_token("hall", "t-1").token, home, running.main
+    )
+    before = credentials.load(home)
+    token = provisioning.reprovision("t-1", "lost").token
+    with TerminalClient(home) as lost, pytest.raises(RemoteError, match="CERTIFICATE_REVOKED"):
+        lost.application("a-1")
+    provision(running.provisioning, token, home, running.main)
+    after = credentials.load(home)
+    assert after.key_pem != before.key_pem
+    assert not list(home.glob("next-*"))
+    with TerminalClient(home) as found, pytest.raises(RemoteError, match="APPLICATION_UNKNOWN"):
+        found.application("a-1")
+
+
+def test_a_terminal_goes_on_working_until_its_new_certificate_is_there(
+    running: Register, provisioning: Provisioning, tmp_path: Path
+) -> None:
+    home = tmp_path / "t"
+    provision(
+        running.provisioning, provisioning.create_token("hall", "t-1").token, home, running.main
+    )
+    before = credentials.load(home)
+    wrong = new_token(provisioning._authority.server_fingerprint).text()
+    with pytest.raises(RemoteError, match="TOKEN_INVALID"):
+        provision(running.provisioning, wrong, home, running.main)
+    assert credentials.load(home) == before
+    with TerminalClient(home) as terminal, pytest.raises(RemoteError, match="APPLICATION_UNKNOWN"):
+        terminal.application("a-1")
+
+
+def test_the_directory_of_another_terminal_is_never_overwritten(
+    running: Register, provisioning: Provisioning, tmp_path: Path
+) -> None:
+    home = tmp_path / "t"
+    provision(
+        running.provisioning, provisioning.create_token("hall", "t-1").token, home, running.main
+    )
+    before = credentials.load(home)
+    token = provisioning.create_token("hall", "t-2").token
+    with pytest.raises(CredentialsError, match="directory of terminal:t-1"):
+        provision(running.provisioning, token, home, running.main)
+    assert credentials.load(home) == before
 
 
 def test_guessing_is_stopped(

@@ -46,6 +46,7 @@ from tests.devices.terminal_kit import (
     Fate,
     Killed,
     drop,
+    logged_in,
     mortal,
     person_json,
     record_of,
@@ -106,7 +107,7 @@ def running(
 def home(running: Register, provisioning: Provisioning, tmp_path: Path) -> Path:
     token = provisioning.create_token("hall", "t-1").token
     provision(running.provisioning, token, tmp_path / "t", running.main)
-    return tmp_path / "t"
+    return logged_in(tmp_path / "t")
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ from tests.identity.service_kit import (
     refusal,
     samples_of,
     today,
+    working_at,
 )
 
 PEOPLE = range(5)
@@ -92,7 +93,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Used:
     secrets: dict[str, bytes] = {}
     with (
         serving(directory),
-        connect(directory / "terminals" / "hall-1") as terminal,
+        working_at(directory / "terminals" / "hall-1") as terminal,
         connect(directory / "operators" / "operator-1") as operator,
         connect(directory / "operators" / "operator-2") as second,
     ):

@@ -23,7 +23,7 @@ from identity.app import open_installation
 from identity.server_process import ServerProcess, loopback_toml, serving
 from identity.setup import create_installation
 from tests.identity.kit import records
-from tests.identity.service_kit import admit_terminal, application
+from tests.identity.service_kit import admit_terminal, application, working_at
 
 THREADS = 4
 ROUNDS = 3
@@ -76,7 +76,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def terminals_of(directory: Path) -> list[Connection]:
-    return [connect(directory / "terminals" / f"hall-{number}") for number in (1, 2)]
+    return [working_at(directory / "terminals" / f"hall-{number}") for number in (1, 2)]
 
 
 def kill_after(server: ServerProcess, load: Load, answers: int, delay_s: float) -> threading.Thread:

@@ -14,7 +14,6 @@ import pytest
 from sqlalchemy import Connection, event
 
 from anju.v1 import enrolment_pb2, enrolment_pb2_grpc
-from devices.terminal import connect
 from identity.app import Server, open_installation
 from identity.errors import StorageFullError
 from identity.reception import Answer
@@ -22,7 +21,7 @@ from identity.server_process import loopback_toml
 from identity.setup import create_installation
 from identity.types import ApplicationState
 from tests.identity.kit import COUNTER, World
-from tests.identity.service_kit import admit_terminal, application, refusal
+from tests.identity.service_kit import admit_terminal, application, refusal, working_at
 
 Code = grpc.StatusCode
 ENROLLED = enrolment_pb2.APPLICATION_STATE_ENROLLED
@@ -118,7 +117,7 @@ def test_a_service_on_a_full_disk_says_so_and_recovers(small_disk: Path) -> None
         admit_terminal(installation, "east-gate", "hall-1")
         server = Server(installation)
         server.start()
-        with connect(directory / "terminals" / "hall-1") as terminal:
+        with working_at(directory / "terminals" / "hall-1") as terminal:
             stub = enrolment_pb2_grpc.EnrolmentServiceStub(terminal.channel)
 
             def request(index: int) -> enrolment_pb2.EnrolRequest:

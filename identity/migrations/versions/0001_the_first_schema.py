@@ -25,7 +25,7 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("at", sa.BigInteger(), nullable=False),
-        sa.Column("who", sa.String(length=120), nullable=False),
+        sa.Column("who", sa.String(length=160), nullable=False),
         sa.Column("action", sa.String(length=120), nullable=False),
         sa.Column("subject_id", sa.String(length=40), nullable=False),
         sa.Column("purpose", sa.String(length=64), nullable=False),
@@ -45,7 +45,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "idempotency",
-        sa.Column("caller", sa.String(length=120), nullable=False),
+        sa.Column("caller", sa.String(length=160), nullable=False),
         sa.Column("method", sa.String(length=80), nullable=False),
         sa.Column("key", sa.String(length=64), nullable=False),
         sa.Column("request_hash", sa.LargeBinary(), nullable=False),
@@ -94,13 +94,56 @@ def upgrade() -> None:
         sa.Column("last_contact", sa.BigInteger(), nullable=True),
         sa.Column("token_hash", sa.LargeBinary(), nullable=False),
         sa.Column("revocation_reason", sa.String(length=200), nullable=False),
+        sa.Column("equipment", sa.JSON(), nullable=True),
         sa.PrimaryKeyConstraint("terminal_id", name=op.f("pk_terminals")),
+    )
+    op.create_table(
+        "operators",
+        sa.Column("operator_id", sa.String(length=40), nullable=False),
+        sa.Column("roles", sa.JSON(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("password", sa.String(length=200), nullable=False),
+        sa.Column("password_change_by", sa.BigInteger(), nullable=True),
+        sa.Column("login_key", sa.LargeBinary(), nullable=False),
+        sa.Column("revoked_at", sa.BigInteger(), nullable=True),
+        sa.Column("revocation_reason", sa.String(length=200), nullable=False),
+        sa.PrimaryKeyConstraint("operator_id", name=op.f("pk_operators")),
+    )
+    op.create_table(
+        "operator_sessions",
+        sa.Column("session_id", sa.String(length=40), nullable=False),
+        sa.Column("token_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("operator_id", sa.String(length=40), nullable=False),
+        sa.Column("terminal_id", sa.String(length=40), nullable=False),
+        sa.Column("station_id", sa.String(length=40), nullable=False),
+        sa.Column("terminal_key_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("session_key", sa.LargeBinary(), nullable=False),
+        sa.Column("opened_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_used_at", sa.BigInteger(), nullable=False),
+        sa.Column("ended_at", sa.BigInteger(), nullable=True),
+        sa.Column("ended_by", sa.String(length=20), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["operator_id"],
+            ["operators.operator_id"],
+            name=op.f("fk_operator_sessions_operator_id"),
+        ),
+        sa.PrimaryKeyConstraint("session_id", name=op.f("pk_operator_sessions")),
+    )
+    op.create_index(
+        "ix_operator_sessions_token_hash", "operator_sessions", ["token_hash"], unique=True
+    )
+    op.create_index(
+        "ix_operator_sessions_terminal_id", "operator_sessions", ["terminal_id"], unique=False
+    )
+    op.create_index(
+        "ix_operator_sessions_operator_id", "operator_sessions", ["operator_id"], unique=False
     )
     op.create_table(
         "applications",
         sa.Column("application_id", sa.String(length=40), nullable=False),
         sa.Column("state", sa.Integer(), nullable=False),
-        sa.Column("accepted_by", sa.String(length=120), nullable=False),
+        sa.Column("accepted_by", sa.String(length=160), nullable=False),
         sa.Column("station_id", sa.String(length=40), nullable=False),
         sa.Column("key_id", sa.String(length=40), nullable=False),
         sa.Column("sealed_particulars", sa.LargeBinary(), nullable=True),
@@ -278,6 +321,11 @@ def downgrade() -> None:
     op.drop_table("registrants")
     op.drop_index("ix_applications_state", table_name="applications")
     op.drop_table("applications")
+    op.drop_index("ix_operator_sessions_operator_id", table_name="operator_sessions")
+    op.drop_index("ix_operator_sessions_terminal_id", table_name="operator_sessions")
+    op.drop_index("ix_operator_sessions_token_hash", table_name="operator_sessions")
+    op.drop_table("operator_sessions")
+    op.drop_table("operators")
     op.drop_table("terminals")
     op.drop_table("revoked_serials")
     op.drop_table("reference_changes")

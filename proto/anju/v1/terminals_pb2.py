@@ -25,37 +25,47 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61nju/v1/terminals.proto\x12\x07\x61nju.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x01\n\x08Terminal\x12\x13\n\x0bterminal_id\x18\x01 \x01(\t\x12\x12\n\nstation_id\x18\x02 \x01(\t\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.anju.v1.TerminalState\x12\x39\n\x15\x63\x65rtificate_not_after\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_contact\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"b\n\x1e\x43reateProvisioningTokenRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x12\n\nstation_id\x18\x02 \x01(\t\x12\x13\n\x0bterminal_id\x18\x03 \x01(\t\"`\n\x1f\x43reateProvisioningTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x10ProvisionRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12#\n\x1b\x63\x65rtificate_signing_request\x18\x02 \x01(\x0c\"i\n\x11ProvisionResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x16\n\x0e\x63\x61_certificate\x18\x02 \x01(\x0c\x12\x13\n\x0bterminal_id\x18\x03 \x01(\t\x12\x12\n\nstation_id\x18\x04 \x01(\t\"W\n\x17RenewCertificateRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12#\n\x1b\x63\x65rtificate_signing_request\x18\x02 \x01(\x0c\"/\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\"=\n\x14ListTerminalsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x15ListTerminalsResponse\x12$\n\tterminals\x18\x01 \x03(\x0b\x32\x11.anju.v1.Terminal\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"U\n\x15RevokeTerminalRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x13\n\x0bterminal_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"=\n\x16RevokeTerminalResponse\x12#\n\x08terminal\x18\x01 \x01(\x0b\x32\x11.anju.v1.Terminal*\x83\x01\n\rTerminalState\x12\x1e\n\x1aTERMINAL_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17TERMINAL_STATE_EXPECTED\x10\x01\x12\x19\n\x15TERMINAL_STATE_ACTIVE\x10\x02\x12\x1a\n\x16TERMINAL_STATE_REVOKED\x10\x03\x32\xbf\x03\n\x0fTerminalService\x12l\n\x17\x43reateProvisioningToken\x12\'.anju.v1.CreateProvisioningTokenRequest\x1a(.anju.v1.CreateProvisioningTokenResponse\x12\x42\n\tProvision\x12\x19.anju.v1.ProvisionRequest\x1a\x1a.anju.v1.ProvisionResponse\x12W\n\x10RenewCertificate\x12 .anju.v1.RenewCertificateRequest\x1a!.anju.v1.RenewCertificateResponse\x12N\n\rListTerminals\x12\x1d.anju.v1.ListTerminalsRequest\x1a\x1e.anju.v1.ListTerminalsResponse\x12Q\n\x0eRevokeTerminal\x12\x1e.anju.v1.RevokeTerminalRequest\x1a\x1f.anju.v1.RevokeTerminalResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61nju/v1/terminals.proto\x12\x07\x61nju.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x02\n\x08Terminal\x12\x13\n\x0bterminal_id\x18\x01 \x01(\t\x12\x12\n\nstation_id\x18\x02 \x01(\t\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.anju.v1.TerminalState\x12\x39\n\x15\x63\x65rtificate_not_after\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_contact\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12\x63\x65rtificate_serial\x18\x06 \x01(\t\x12%\n\tequipment\x18\x07 \x01(\x0b\x32\x12.anju.v1.Equipment\"\x84\x01\n\tEquipment\x12\x18\n\x10software_version\x18\x01 \x01(\t\x12\x15\n\rsensor_vendor\x18\x02 \x01(\t\x12\x14\n\x0csensor_model\x18\x03 \x01(\t\x12\x16\n\x0esensor_version\x18\x04 \x01(\t\x12\x18\n\x10template_formats\x18\x05 \x03(\t\"b\n\x1e\x43reateProvisioningTokenRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x12\n\nstation_id\x18\x02 \x01(\t\x12\x13\n\x0bterminal_id\x18\x03 \x01(\t\"`\n\x1f\x43reateProvisioningTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x10ProvisionRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12#\n\x1b\x63\x65rtificate_signing_request\x18\x02 \x01(\x0c\"i\n\x11ProvisionResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x16\n\x0e\x63\x61_certificate\x18\x02 \x01(\x0c\x12\x13\n\x0bterminal_id\x18\x03 \x01(\t\x12\x12\n\nstation_id\x18\x04 \x01(\t\"W\n\x17RenewCertificateRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12#\n\x1b\x63\x65rtificate_signing_request\x18\x02 \x01(\x0c\"/\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\"=\n\x14ListTerminalsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x15ListTerminalsResponse\x12$\n\tterminals\x18\x01 \x03(\x0b\x32\x11.anju.v1.Terminal\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x10HeartbeatRequest\x12%\n\tequipment\x18\x01 \x01(\x0b\x32\x12.anju.v1.Equipment\"D\n\x11HeartbeatResponse\x12/\n\x0bserver_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Z\n\x1aReprovisionTerminalRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x13\n\x0bterminal_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\\\n\x1bReprovisionTerminalResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x15RevokeTerminalRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x13\n\x0bterminal_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"=\n\x16RevokeTerminalResponse\x12#\n\x08terminal\x18\x01 \x01(\x0b\x32\x11.anju.v1.Terminal*\x83\x01\n\rTerminalState\x12\x1e\n\x1aTERMINAL_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17TERMINAL_STATE_EXPECTED\x10\x01\x12\x19\n\x15TERMINAL_STATE_ACTIVE\x10\x02\x12\x1a\n\x16TERMINAL_STATE_REVOKED\x10\x03\x32\xe5\x04\n\x0fTerminalService\x12l\n\x17\x43reateProvisioningToken\x12\'.anju.v1.CreateProvisioningTokenRequest\x1a(.anju.v1.CreateProvisioningTokenResponse\x12\x42\n\tProvision\x12\x19.anju.v1.ProvisionRequest\x1a\x1a.anju.v1.ProvisionResponse\x12W\n\x10RenewCertificate\x12 .anju.v1.RenewCertificateRequest\x1a!.anju.v1.RenewCertificateResponse\x12N\n\rListTerminals\x12\x1d.anju.v1.ListTerminalsRequest\x1a\x1e.anju.v1.ListTerminalsResponse\x12\x42\n\tHeartbeat\x12\x19.anju.v1.HeartbeatRequest\x1a\x1a.anju.v1.HeartbeatResponse\x12`\n\x13ReprovisionTerminal\x12#.anju.v1.ReprovisionTerminalRequest\x1a$.anju.v1.ReprovisionTerminalResponse\x12Q\n\x0eRevokeTerminal\x12\x1e.anju.v1.RevokeTerminalRequest\x1a\x1f.anju.v1.RevokeTerminalResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'anju.v1.terminals_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TERMINALSTATE']._serialized_start=1088
-  _globals['_TERMINALSTATE']._serialized_end=1219
+  _globals['_TERMINALSTATE']._serialized_start=1605
+  _globals['_TERMINALSTATE']._serialized_end=1736
   _globals['_TERMINAL']._serialized_start=70
-  _globals['_TERMINAL']._serialized_end=269
-  _globals['_CREATEPROVISIONINGTOKENREQUEST']._serialized_start=271
-  _globals['_CREATEPROVISIONINGTOKENREQUEST']._serialized_end=369
-  _globals['_CREATEPROVISIONINGTOKENRESPONSE']._serialized_start=371
-  _globals['_CREATEPROVISIONINGTOKENRESPONSE']._serialized_end=467
-  _globals['_PROVISIONREQUEST']._serialized_start=469
-  _globals['_PROVISIONREQUEST']._serialized_end=539
-  _globals['_PROVISIONRESPONSE']._serialized_start=541
-  _globals['_PROVISIONRESPONSE']._serialized_end=646
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=648
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=735
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=737
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=784
-  _globals['_LISTTERMINALSREQUEST']._serialized_start=786
-  _globals['_LISTTERMINALSREQUEST']._serialized_end=847
-  _globals['_LISTTERMINALSRESPONSE']._serialized_start=849
-  _globals['_LISTTERMINALSRESPONSE']._serialized_end=935
-  _globals['_REVOKETERMINALREQUEST']._serialized_start=937
-  _globals['_REVOKETERMINALREQUEST']._serialized_end=1022
-  _globals['_REVOKETERMINALRESPONSE']._serialized_start=1024
-  _globals['_REVOKETERMINALRESPONSE']._serialized_end=1085
-  _globals['_TERMINALSERVICE']._serialized_start=1222
-  _globals['_TERMINALSERVICE']._serialized_end=1669
+  _globals['_TERMINAL']._serialized_end=336
+  _globals['_EQUIPMENT']._serialized_start=339
+  _globals['_EQUIPMENT']._serialized_end=471
+  _globals['_CREATEPROVISIONINGTOKENREQUEST']._serialized_start=473
+  _globals['_CREATEPROVISIONINGTOKENREQUEST']._serialized_end=571
+  _globals['_CREATEPROVISIONINGTOKENRESPONSE']._serialized_start=573
+  _globals['_CREATEPROVISIONINGTOKENRESPONSE']._serialized_end=669
+  _globals['_PROVISIONREQUEST']._serialized_start=671
+  _globals['_PROVISIONREQUEST']._serialized_end=741
+  _globals['_PROVISIONRESPONSE']._serialized_start=743
+  _globals['_PROVISIONRESPONSE']._serialized_end=848
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=850
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=937
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=939
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=986
+  _globals['_LISTTERMINALSREQUEST']._serialized_start=988
+  _globals['_LISTTERMINALSREQUEST']._serialized_end=1049
+  _globals['_LISTTERMINALSRESPONSE']._serialized_start=1051
+  _globals['_LISTTERMINALSRESPONSE']._serialized_end=1137
+  _globals['_HEARTBEATREQUEST']._serialized_start=1139
+  _globals['_HEARTBEATREQUEST']._serialized_end=1196
+  _globals['_HEARTBEATRESPONSE']._serialized_start=1198
+  _globals['_HEARTBEATRESPONSE']._serialized_end=1266
+  _globals['_REPROVISIONTERMINALREQUEST']._serialized_start=1268
+  _globals['_REPROVISIONTERMINALREQUEST']._serialized_end=1358
+  _globals['_REPROVISIONTERMINALRESPONSE']._serialized_start=1360
+  _globals['_REPROVISIONTERMINALRESPONSE']._serialized_end=1452
+  _globals['_REVOKETERMINALREQUEST']._serialized_start=1454
+  _globals['_REVOKETERMINALREQUEST']._serialized_end=1539
+  _globals['_REVOKETERMINALRESPONSE']._serialized_start=1541
+  _globals['_REVOKETERMINALRESPONSE']._serialized_end=1602
+  _globals['_TERMINALSERVICE']._serialized_start=1739
+  _globals['_TERMINALSERVICE']._serialized_end=2352
 # @@protoc_insertion_point(module_scope)

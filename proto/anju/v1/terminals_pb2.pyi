@@ -50,9 +50,13 @@ class Terminal(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     CERTIFICATE_NOT_AFTER_FIELD_NUMBER: _builtins.int
     LAST_CONTACT_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_SERIAL_FIELD_NUMBER: _builtins.int
+    EQUIPMENT_FIELD_NUMBER: _builtins.int
     terminal_id: _builtins.str
     station_id: _builtins.str
     state: Global___TerminalState.ValueType
+    certificate_serial: _builtins.str
+    """of the newest, lower-case hexadecimal; empty until provisioned"""
     @_builtins.property
     def certificate_not_after(self) -> _timestamp_pb2.Timestamp:
         """unset until provisioned"""
@@ -60,6 +64,10 @@ class Terminal(_message.Message):
     @_builtins.property
     def last_contact(self) -> _timestamp_pb2.Timestamp:
         """unset until the first call"""
+
+    @_builtins.property
+    def equipment(self) -> Global___Equipment:
+        """as last reported; unset before"""
 
     def __init__(
         self,
@@ -69,14 +77,53 @@ class Terminal(_message.Message):
         state: Global___TerminalState.ValueType = ...,
         certificate_not_after: _timestamp_pb2.Timestamp | None = ...,
         last_contact: _timestamp_pb2.Timestamp | None = ...,
+        certificate_serial: _builtins.str = ...,
+        equipment: Global___Equipment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_not_after", b"certificate_not_after", "last_contact", b"last_contact"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_not_after", b"certificate_not_after", "equipment", b"equipment", "last_contact", b"last_contact"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_not_after", b"certificate_not_after", "last_contact", b"last_contact", "state", b"state", "station_id", b"station_id", "terminal_id", b"terminal_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_not_after", b"certificate_not_after", "certificate_serial", b"certificate_serial", "equipment", b"equipment", "last_contact", b"last_contact", "state", b"state", "station_id", b"station_id", "terminal_id", b"terminal_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Terminal: _TypeAlias = Terminal  # noqa: Y015
+
+@_typing.final
+class Equipment(_message.Message):
+    """What a terminal says of itself. Each text has at most 64 characters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
+    SENSOR_VENDOR_FIELD_NUMBER: _builtins.int
+    SENSOR_MODEL_FIELD_NUMBER: _builtins.int
+    SENSOR_VERSION_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FORMATS_FIELD_NUMBER: _builtins.int
+    software_version: _builtins.str
+    sensor_vendor: _builtins.str
+    sensor_model: _builtins.str
+    sensor_version: _builtins.str
+    """of its firmware or driver"""
+    @_builtins.property
+    def template_formats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what it writes, e.g. "iso-19794-2-2005"; at most 16"""
+
+    def __init__(
+        self,
+        *,
+        software_version: _builtins.str = ...,
+        sensor_vendor: _builtins.str = ...,
+        sensor_model: _builtins.str = ...,
+        sensor_version: _builtins.str = ...,
+        template_formats: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sensor_model", b"sensor_model", "sensor_vendor", b"sensor_vendor", "sensor_version", b"sensor_version", "software_version", b"software_version", "template_formats", b"template_formats"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Equipment: _TypeAlias = Equipment  # noqa: Y015
 
 @_typing.final
 class CreateProvisioningTokenRequest(_message.Message):
@@ -89,7 +136,7 @@ class CreateProvisioningTokenRequest(_message.Message):
     station_id: _builtins.str
     """2 to 32 of a-z, 0-9 and "-" """
     terminal_id: _builtins.str
-    """likewise; an existing terminal is re-provisioned and its old certificate revoked"""
+    """likewise; of an existing terminal, the certificate is good until the token is used"""
     def __init__(
         self,
         *,
@@ -274,6 +321,98 @@ class ListTerminalsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTerminalsResponse: _TypeAlias = ListTerminalsResponse  # noqa: Y015
+
+@_typing.final
+class HeartbeatRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EQUIPMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def equipment(self) -> Global___Equipment: ...
+    def __init__(
+        self,
+        *,
+        equipment: Global___Equipment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["equipment", b"equipment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["equipment", b"equipment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeartbeatRequest: _TypeAlias = HeartbeatRequest  # noqa: Y015
+
+@_typing.final
+class HeartbeatResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp:
+        """so that a clock that runs wrong is noticed"""
+
+    def __init__(
+        self,
+        *,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeartbeatResponse: _TypeAlias = HeartbeatResponse  # noqa: Y015
+
+@_typing.final
+class ReprovisionTerminalRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    TERMINAL_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    idempotency_key: _builtins.str
+    terminal_id: _builtins.str
+    reason: _builtins.str
+    """1 to 200 characters"""
+    def __init__(
+        self,
+        *,
+        idempotency_key: _builtins.str = ...,
+        terminal_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "reason", b"reason", "terminal_id", b"terminal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReprovisionTerminalRequest: _TypeAlias = ReprovisionTerminalRequest  # noqa: Y015
+
+@_typing.final
+class ReprovisionTerminalResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """as of CreateProvisioningToken"""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReprovisionTerminalResponse: _TypeAlias = ReprovisionTerminalResponse  # noqa: Y015
 
 @_typing.final
 class RevokeTerminalRequest(_message.Message):

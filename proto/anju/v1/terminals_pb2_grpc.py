@@ -54,6 +54,16 @@ class TerminalServiceStub:
                 request_serializer=anju_dot_v1_dot_terminals__pb2.ListTerminalsRequest.SerializeToString,
                 response_deserializer=anju_dot_v1_dot_terminals__pb2.ListTerminalsResponse.FromString,
                 _registered_method=True)
+        self.Heartbeat = channel.unary_unary(
+                '/anju.v1.TerminalService/Heartbeat',
+                request_serializer=anju_dot_v1_dot_terminals__pb2.HeartbeatRequest.SerializeToString,
+                response_deserializer=anju_dot_v1_dot_terminals__pb2.HeartbeatResponse.FromString,
+                _registered_method=True)
+        self.ReprovisionTerminal = channel.unary_unary(
+                '/anju.v1.TerminalService/ReprovisionTerminal',
+                request_serializer=anju_dot_v1_dot_terminals__pb2.ReprovisionTerminalRequest.SerializeToString,
+                response_deserializer=anju_dot_v1_dot_terminals__pb2.ReprovisionTerminalResponse.FromString,
+                _registered_method=True)
         self.RevokeTerminal = channel.unary_unary(
                 '/anju.v1.TerminalService/RevokeTerminal',
                 request_serializer=anju_dot_v1_dot_terminals__pb2.RevokeTerminalRequest.SerializeToString,
@@ -65,7 +75,8 @@ class TerminalServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def CreateProvisioningToken(self, request, context):
-        """Registers a terminal and makes its one-time provisioning token. Operators only.
+        """Registers a terminal and makes its one-time provisioning token. Administrators
+        only.
         Errors: INVALID_ARGUMENT / STATION_INVALID; ALREADY_EXISTS / TERMINAL_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -92,14 +103,31 @@ class TerminalServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTerminals(self, request, context):
-        """Operators only.
+        """The inventory. Administrators only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Heartbeat(self, request, context):
+        """What the terminal is made of, for the inventory; every ten minutes or so, and after a change.
+        Terminals only. Errors: INVALID_ARGUMENT / ARGUMENT_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReprovisionTerminal(self, request, context):
+        """For a terminal that was lost or replaced: refuses its certificates and ends its sessions at once,
+        also on open connections, and makes a token for the same terminal. Administrators only.
+        Errors: NOT_FOUND / TERMINAL_UNKNOWN; INVALID_ARGUMENT / ARGUMENT_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeTerminal(self, request, context):
-        """Refuses the terminal from the next call on, also on open connections. Operators only.
+        """Refuses the terminal from the next call on, also on open connections. Administrators only.
         Errors: NOT_FOUND / TERMINAL_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -128,6 +156,16 @@ def add_TerminalServiceServicer_to_server(servicer, server):
                     servicer.ListTerminals,
                     request_deserializer=anju_dot_v1_dot_terminals__pb2.ListTerminalsRequest.FromString,
                     response_serializer=anju_dot_v1_dot_terminals__pb2.ListTerminalsResponse.SerializeToString,
+            ),
+            'Heartbeat': grpc.unary_unary_rpc_method_handler(
+                    servicer.Heartbeat,
+                    request_deserializer=anju_dot_v1_dot_terminals__pb2.HeartbeatRequest.FromString,
+                    response_serializer=anju_dot_v1_dot_terminals__pb2.HeartbeatResponse.SerializeToString,
+            ),
+            'ReprovisionTerminal': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReprovisionTerminal,
+                    request_deserializer=anju_dot_v1_dot_terminals__pb2.ReprovisionTerminalRequest.FromString,
+                    response_serializer=anju_dot_v1_dot_terminals__pb2.ReprovisionTerminalResponse.SerializeToString,
             ),
             'RevokeTerminal': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeTerminal,
@@ -243,6 +281,60 @@ class TerminalService:
             '/anju.v1.TerminalService/ListTerminals',
             anju_dot_v1_dot_terminals__pb2.ListTerminalsRequest.SerializeToString,
             anju_dot_v1_dot_terminals__pb2.ListTerminalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Heartbeat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anju.v1.TerminalService/Heartbeat',
+            anju_dot_v1_dot_terminals__pb2.HeartbeatRequest.SerializeToString,
+            anju_dot_v1_dot_terminals__pb2.HeartbeatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReprovisionTerminal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anju.v1.TerminalService/ReprovisionTerminal',
+            anju_dot_v1_dot_terminals__pb2.ReprovisionTerminalRequest.SerializeToString,
+            anju_dot_v1_dot_terminals__pb2.ReprovisionTerminalResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,7 +32,8 @@ class TerminalServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TerminalServiceAsyncStub: ...
     CreateProvisioningToken: _grpc.UnaryUnaryMultiCallable[_terminals_pb2.CreateProvisioningTokenRequest, _terminals_pb2.CreateProvisioningTokenResponse]
-    """Registers a terminal and makes its one-time provisioning token. Operators only.
+    """Registers a terminal and makes its one-time provisioning token. Administrators
+    only.
     Errors: INVALID_ARGUMENT / STATION_INVALID; ALREADY_EXISTS / TERMINAL_EXISTS.
     """
     Provision: _grpc.UnaryUnaryMultiCallable[_terminals_pb2.ProvisionRequest, _terminals_pb2.ProvisionResponse]
@@ -47,9 +48,18 @@ class TerminalServiceStub:
     Errors: INVALID_ARGUMENT / CSR_INVALID; PERMISSION_DENIED / CERTIFICATE_REVOKED.
     """
     ListTerminals: _grpc.UnaryUnaryMultiCallable[_terminals_pb2.ListTerminalsRequest, _terminals_pb2.ListTerminalsResponse]
-    """Operators only."""
+    """The inventory. Administrators only."""
+    Heartbeat: _grpc.UnaryUnaryMultiCallable[_terminals_pb2.HeartbeatRequest, _terminals_pb2.HeartbeatResponse]
+    """What the terminal is made of, for the inventory; every ten minutes or so, and after a change.
+    Terminals only. Errors: INVALID_ARGUMENT / ARGUMENT_INVALID.
+    """
+    ReprovisionTerminal: _grpc.UnaryUnaryMultiCallable[_terminals_pb2.ReprovisionTerminalRequest, _terminals_pb2.ReprovisionTerminalResponse]
+    """For a terminal that was lost or replaced: refuses its certificates and ends its sessions at once,
+    also on open connections, and makes a token for the same terminal. Administrators only.
+    Errors: NOT_FOUND / TERMINAL_UNKNOWN; INVALID_ARGUMENT / ARGUMENT_INVALID.
+    """
     RevokeTerminal: _grpc.UnaryUnaryMultiCallable[_terminals_pb2.RevokeTerminalRequest, _terminals_pb2.RevokeTerminalResponse]
-    """Refuses the terminal from the next call on, also on open connections. Operators only.
+    """Refuses the terminal from the next call on, also on open connections. Administrators only.
     Errors: NOT_FOUND / TERMINAL_UNKNOWN.
     """
 
@@ -57,7 +67,8 @@ class TerminalServiceStub:
 class TerminalServiceAsyncStub(TerminalServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateProvisioningToken: _aio.UnaryUnaryMultiCallable[_terminals_pb2.CreateProvisioningTokenRequest, _terminals_pb2.CreateProvisioningTokenResponse]  # type: ignore[assignment]
-    """Registers a terminal and makes its one-time provisioning token. Operators only.
+    """Registers a terminal and makes its one-time provisioning token. Administrators
+    only.
     Errors: INVALID_ARGUMENT / STATION_INVALID; ALREADY_EXISTS / TERMINAL_EXISTS.
     """
     Provision: _aio.UnaryUnaryMultiCallable[_terminals_pb2.ProvisionRequest, _terminals_pb2.ProvisionResponse]  # type: ignore[assignment]
@@ -72,9 +83,18 @@ class TerminalServiceAsyncStub(TerminalServiceStub):
     Errors: INVALID_ARGUMENT / CSR_INVALID; PERMISSION_DENIED / CERTIFICATE_REVOKED.
     """
     ListTerminals: _aio.UnaryUnaryMultiCallable[_terminals_pb2.ListTerminalsRequest, _terminals_pb2.ListTerminalsResponse]  # type: ignore[assignment]
-    """Operators only."""
+    """The inventory. Administrators only."""
+    Heartbeat: _aio.UnaryUnaryMultiCallable[_terminals_pb2.HeartbeatRequest, _terminals_pb2.HeartbeatResponse]  # type: ignore[assignment]
+    """What the terminal is made of, for the inventory; every ten minutes or so, and after a change.
+    Terminals only. Errors: INVALID_ARGUMENT / ARGUMENT_INVALID.
+    """
+    ReprovisionTerminal: _aio.UnaryUnaryMultiCallable[_terminals_pb2.ReprovisionTerminalRequest, _terminals_pb2.ReprovisionTerminalResponse]  # type: ignore[assignment]
+    """For a terminal that was lost or replaced: refuses its certificates and ends its sessions at once,
+    also on open connections, and makes a token for the same terminal. Administrators only.
+    Errors: NOT_FOUND / TERMINAL_UNKNOWN; INVALID_ARGUMENT / ARGUMENT_INVALID.
+    """
     RevokeTerminal: _aio.UnaryUnaryMultiCallable[_terminals_pb2.RevokeTerminalRequest, _terminals_pb2.RevokeTerminalResponse]  # type: ignore[assignment]
-    """Refuses the terminal from the next call on, also on open connections. Operators only.
+    """Refuses the terminal from the next call on, also on open connections. Administrators only.
     Errors: NOT_FOUND / TERMINAL_UNKNOWN.
     """
 
@@ -85,7 +105,8 @@ class TerminalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _terminals_pb2.CreateProvisioningTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_terminals_pb2.CreateProvisioningTokenResponse, _abc.Awaitable[_terminals_pb2.CreateProvisioningTokenResponse]]:
-        """Registers a terminal and makes its one-time provisioning token. Operators only.
+        """Registers a terminal and makes its one-time provisioning token. Administrators
+        only.
         Errors: INVALID_ARGUMENT / STATION_INVALID; ALREADY_EXISTS / TERMINAL_EXISTS.
         """
 
@@ -118,7 +139,28 @@ class TerminalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _terminals_pb2.ListTerminalsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_terminals_pb2.ListTerminalsResponse, _abc.Awaitable[_terminals_pb2.ListTerminalsResponse]]:
-        """Operators only."""
+        """The inventory. Administrators only."""
+
+    @_abc_1.abstractmethod
+    def Heartbeat(
+        self,
+        request: _terminals_pb2.HeartbeatRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_terminals_pb2.HeartbeatResponse, _abc.Awaitable[_terminals_pb2.HeartbeatResponse]]:
+        """What the terminal is made of, for the inventory; every ten minutes or so, and after a change.
+        Terminals only. Errors: INVALID_ARGUMENT / ARGUMENT_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def ReprovisionTerminal(
+        self,
+        request: _terminals_pb2.ReprovisionTerminalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_terminals_pb2.ReprovisionTerminalResponse, _abc.Awaitable[_terminals_pb2.ReprovisionTerminalResponse]]:
+        """For a terminal that was lost or replaced: refuses its certificates and ends its sessions at once,
+        also on open connections, and makes a token for the same terminal. Administrators only.
+        Errors: NOT_FOUND / TERMINAL_UNKNOWN; INVALID_ARGUMENT / ARGUMENT_INVALID.
+        """
 
     @_abc_1.abstractmethod
     def RevokeTerminal(
@@ -126,7 +168,7 @@ class TerminalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _terminals_pb2.RevokeTerminalRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_terminals_pb2.RevokeTerminalResponse, _abc.Awaitable[_terminals_pb2.RevokeTerminalResponse]]:
-        """Refuses the terminal from the next call on, also on open connections. Operators only.
+        """Refuses the terminal from the next call on, also on open connections. Administrators only.
         Errors: NOT_FOUND / TERMINAL_UNKNOWN.
         """
 
