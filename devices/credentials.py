@@ -28,6 +28,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -38,6 +39,7 @@ from cryptography.x509.oid import NameOID
 
 from devices.certificates import principal_from_certificate
 from devices.errors import CertificateInvalidError, CredentialsError
+from devices.keys import PrivateKey
 
 KEY_FILE = "key.pem"
 CERTIFICATE_FILE = "certificate.pem"
@@ -159,6 +161,24 @@ def load_key(directory: Path) -> ec.EllipticCurvePrivateKey:
     """
     _finish_installing(directory)
     return _load_key(directory / KEY_FILE)
+
+
+def load_private_key(path: Path) -> PrivateKey:
+    """A person's own key: a PEM file (PKCS #8 without a password), or a directory of credentials.
+
+    Raises:
+        CredentialsError: it is missing, unreadable, readable by others, or of another kind than
+            Ed25519, P-256 or P-384.
+    """
+    file = path / KEY_FILE if path.is_dir() else path
+    try:
+        check_private(file)
+        key = load_pem_private_key(file.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise CredentialsError(f"{file} is not a readable private key") from error
+    if not isinstance(key, Ed25519PrivateKey | ec.EllipticCurvePrivateKey):
+        raise CredentialsError(f"{file} is neither an Ed25519 nor an elliptic curve key")
+    return key
 
 
 def load(directory: Path) -> Credentials:
