@@ -22,12 +22,13 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
-from anju.v1 import enrolment_pb2, enrolment_pb2_grpc, terminals_pb2_grpc
+from anju.v1 import enrolment_pb2, enrolment_pb2_grpc, operators_pb2_grpc, terminals_pb2_grpc
 from devices import errors
 from devices.authority import Authority
 from devices.certificates import principal_from_auth_context
+from devices.operators import Operators
 from devices.provisioning import Provisioning
-from devices.servicer import TerminalServicer
+from devices.servicer import OperatorServicer, TerminalServicer
 from devices.types import Principal
 
 CODES: dict[type[errors.DevicesError], grpc.StatusCode] = {
@@ -215,9 +216,12 @@ class Register:
 
 @contextmanager
 def register(
-    authority: Authority, provisioning: Provisioning, enrolments: Enrolments | None = None
+    authority: Authority,
+    provisioning: Provisioning,
+    enrolments: Enrolments | None = None,
+    operators: Operators | None = None,
 ) -> Iterator[Register]:
-    """Serve both ports until the end of the block."""
+    """Serve both ports until the end of the block; operators only where there are some."""
     enrolments = enrolments or Enrolments()
     servicer = TerminalServicer(provisioning, _caller.get)
     tls = authority.server
@@ -227,6 +231,10 @@ def register(
     for server in (main, first):
         terminals_pb2_grpc.add_TerminalServiceServicer_to_server(servicer, server)
     enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(enrolments, main)
+    if operators is not None:
+        operators_pb2_grpc.add_OperatorServiceServicer_to_server(
+            OperatorServicer(operators, _caller.get), main
+        )
     mutual = grpc.ssl_server_credentials(pair, tls.ca_pem, require_client_auth=True)
     main_port = main.add_secure_port("127.0.0.1:0", mutual)
     first_port = first.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(pair))

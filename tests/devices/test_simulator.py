@@ -9,11 +9,13 @@ import pytest
 
 from devices.authority import Authority
 from devices.errors import RemoteError, UnreachableError
+from devices.operators import Operators
 from devices.provisioning import Provisioning
 from devices.simulator import Progress, Report, Visit, fleet, simulate
 from devices.terminal import Application, ApplicationState, Person, connect
 from devices.terminal.retry import RetryPolicy
 from devices.types import Role
+from tests.devices.fakes import FakeClock, MemoryOperatorStore
 from tests.devices.loopback import Enrolments, Register, register
 from tests.devices.test_loopback_client import person
 
@@ -40,9 +42,10 @@ def enrolments() -> Enrolments:
 
 @pytest.fixture
 def running(
-    authority: Authority, provisioning: Provisioning, enrolments: Enrolments
+    authority: Authority, provisioning: Provisioning, enrolments: Enrolments, clock: FakeClock
 ) -> Iterator[Register]:
-    with register(authority, provisioning, enrolments) as running:
+    operators = Operators(MemoryOperatorStore(), clock)
+    with register(authority, provisioning, enrolments, operators) as running:
         yield running
 
 
