@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from devices.ports import TerminalStore
-from devices.types import Terminal, TerminalState, TokenRecord
+from devices.types import Equipment, Terminal, TerminalState, TokenRecord
 
 AT = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
 TOKEN = TokenRecord(b"h" * 32, "t-1", "hall", AT + timedelta(hours=24))
@@ -55,6 +55,14 @@ class StoreContract:
         assert store.terminal("t-1") == replace(EXPECTED, last_contact=AT)
         assert store.put_terminal(ACTIVE)
         assert store.terminal("t-1") == replace(ACTIVE, last_contact=AT)
+
+    def test_equipment_lives_beside_the_version(self, store: TerminalStore) -> None:
+        store.put_terminal(EXPECTED)
+        made_of = Equipment("anju 1", "vendor", "model", "2.1", ("iso-19794-2-2005", "x"))
+        store.report("t-1", made_of)
+        assert store.terminal("t-1") == replace(EXPECTED, equipment=made_of)
+        assert store.put_terminal(ACTIVE)
+        assert store.terminal("t-1") == replace(ACTIVE, equipment=made_of)
 
     def test_a_token_is_redeemed_with_its_terminal_or_not_at_all(
         self, store: TerminalStore
