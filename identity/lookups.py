@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from identity.config import DecisionPolicy, LookupConfig
 from identity.errors import InvalidRequestError, StateError, UnavailableError
+from identity.observability.stages import stage
 from identity.ports import Clock, Comparer
 from identity.register import check_purpose
 from identity.store import Database
@@ -50,7 +51,8 @@ class Lookups:
         check_sample_count(len(probes))
         if not 0 <= limit <= MAX_CANDIDATES:
             raise InvalidRequestError("LIMIT_INVALID", f"limit must be 0 to {MAX_CANDIDATES}")
-        found = self._comparer.identify(probes, limit=limit or DEFAULT_CANDIDATES)
+        with stage("search"):
+            found = self._comparer.identify(probes, limit=limit or DEFAULT_CANDIDATES)
         if not found.complete:
             raise UnavailableError(
                 "SEARCH_INCOMPLETE", "part of the register cannot be searched now; try again later"

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from identity.errors import InvalidRequestError, StateError
+from identity.observability.stages import stage
 from identity.ports import Clock, PermitIssuer
 from identity.store import Database, Transaction
 from identity.types import (
@@ -76,6 +77,7 @@ class PermitDesk:
                 self._check_issuable(tx, registrant)
             return self._sign_and_keep(registrant, once)
 
+    @stage("issue")
     def issue_for(self, application: Application) -> ShownPermit | None:
         """The permit an application asked for: the standing one, a new one, or None.
 

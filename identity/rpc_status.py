@@ -183,7 +183,7 @@ def _reason(status: Status) -> str:
     info = ErrorInfo()
     for detail in status.details:
         if detail.Unpack(info):
-            return info.reason
+            return str(info.reason)
     return ""
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from pathlib import Path
 from types import FrameType
+
+# gRPC reads it when it is loaded. Our keys are elliptic curves, so a suite for RSA keys leaves
+# TLS 1.2 none: TLS 1.3, whose suites are not chosen here, is all that this server speaks.
+os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES128-GCM-SHA256"
 
 from identity.app import Server, open_installation
 from identity.config import load_config

@@ -18,7 +18,6 @@ test_transport.py holds each of these against the real server.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -27,10 +26,6 @@ try:
     import resource
 except ModuleNotFoundError:  # Windows has no such limit
     resource = None  # type: ignore[assignment]
-
-# Read once by gRPC, before its first credentials. Our keys are elliptic curves, so a suite for RSA
-# keys leaves TLS 1.2 none: TLS 1.3, whose suites are not chosen here, is all that is spoken.
-os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES128-GCM-SHA256")
 
 import grpc
 
@@ -62,7 +57,7 @@ def grpc_server(
     """
     return grpc.server(
         ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
-        interceptors=interceptors,
+        interceptors=list(interceptors),
         options=[
             ("grpc.max_receive_message_length", max_message_bytes),
             # Two servers on one port would each answer half the calls, from two indexes.

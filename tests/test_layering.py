@@ -23,6 +23,7 @@ SERVICE_ONLY = (
     "grpc",
     "numba",
     "numpy",
+    "prometheus_client",
     "reportlab",
     "sqlalchemy",
     "structlog",

@@ -55,7 +55,7 @@ class StateCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         watch = self._watch
         yield _gauge("anju_calls_waiting", "Calls that wait for a slot.", watch.waiting_calls())
-        yield _gauge("anju_index_references", "People in the search index.", len(watch.comparer))
+        yield _gauge("anju_index_references", "Fingers in the search index.", len(watch.comparer))
         sequence = watch.comparer.sequence
         yield _gauge("anju_index_sequence", "Last change that the index has seen.", sequence)
         ends = GaugeMetricFamily(

@@ -617,7 +617,7 @@ def test_what_can_never_succeed_is_an_invalid_argument(operator: Connection, wha
 
 def test_a_message_beyond_the_limit_is_refused(terminal: Connection) -> None:
     refused = refusal(lambda: enrol(terminal, with_sample(data=b"\0" * 1_100_000)))
-    assert refused.code is Code.RESOURCE_EXHAUSTED
+    assert (refused.code, refused.reason) == (Code.INVALID_ARGUMENT, "MESSAGE_TOO_LARGE")
 
 
 def test_ten_fingers_of_full_length_are_within_the_limit(terminal: Connection) -> None:

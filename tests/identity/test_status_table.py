@@ -186,6 +186,12 @@ class Aborted(Exception):  # noqa: N818 - stands for gRPC's own
 
 
 class FakeContext:
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}
+
+    def is_active(self) -> bool:
+        return True
+
     def abort_with_status(self, status: Any) -> NoReturn:
         self.status = status
         raise Aborted
@@ -216,7 +222,8 @@ def test_an_unknown_exception_is_logged_by_type_and_place_only() -> None:
         call()
     assert context.status.code is Code.INTERNAL
     assert context.status.details == INTERNAL_TEXT
-    (entry,) = logs
+    entry, seen = logs
+    assert (seen["event"], seen["status"], seen["reason"]) == ("call", "INTERNAL", "INTERNAL")
     assert entry["error"] == "RuntimeError"
     assert entry["method"] == "/anju.v1.PermitService/GetPermit"
     assert "test_status_table.py:fail" in entry["place"]
@@ -232,4 +239,6 @@ def test_an_expected_refusal_is_not_logged_as_a_failure() -> None:
     with capture_logs() as logs, pytest.raises(Aborted):
         call()
     assert context.status.code is Code.NOT_FOUND
-    assert logs == []
+    (entry,) = logs
+    assert (entry["event"], entry["log_level"]) == ("call", "info")
+    assert (entry["status"], entry["reason"]) == ("NOT_FOUND", "PERMIT_UNKNOWN")
