@@ -99,10 +99,10 @@ def test_faults_are_as_many_as_asked_for_and_over_before_the_day_is() -> None:
     assert planned != plan_faults(rates, 40, 300.0, seed=6)
     lanes: dict[object, list[tuple[float, float]]] = {}
     for one in planned:
-        lane = "server" if one.kind.of_server else (one.kind, one.station)
+        lane: object = "server" if one.kind.of_server else (one.kind, one.station)
         lanes.setdefault(lane, []).append((one.begins_s, one.ends_s))
-    for lane in lanes.values():
-        assert all(end <= begin for (_, end), (begin, _) in pairwise(sorted(lane)))
+    for spans in lanes.values():
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(sorted(spans)))
 
 
 def test_nothing_goes_wrong_unless_asked_for() -> None:

@@ -165,7 +165,7 @@ def test_an_application_that_nobody_made_is_found_out(
 def test_a_running_register_is_asked_through_its_services(tmp_path: Path) -> None:
     options = Options(
         stations=2,
-        people=8,
+        people=6,
         minutes=0.03,
         rates=FaultRates(terminal_kills=0.5),
         seed=3,
@@ -180,7 +180,7 @@ def test_a_running_register_is_asked_through_its_services(tmp_path: Path) -> Non
         place = tmp_path / "simulation"
         outcome = run(options, place, server, Console(file=StringIO()))
         assert outcome.problems == ()
-        assert outcome.result["verdict"]["enrolled"] == 8
+        assert outcome.result["verdict"]["enrolled"] == 6
 
         # The same day again, from the same terminals: everybody is known by now.
         again = run(options, place, server, Console(file=StringIO()))
@@ -202,6 +202,20 @@ def test_options_that_make_no_sense_are_refused(arguments: list[str], words: str
     done = CliRunner().invoke(cli.app, ["terminal", "simulate", *arguments])
     assert done.exit_code != 0
     assert words in str(done.exception)
+
+
+def test_a_failed_run_fails_the_command_and_still_writes_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failed(*_: object) -> Outcome:
+        return Outcome({"verdict": {"lost": ["a-1"]}}, ("lost 1", "doubled 2"), ())
+
+    monkeypatch.setattr("identity.simulation.run", failed)
+    file = tmp_path / "result.json"
+    done = CliRunner().invoke(cli.app, ["terminal", "simulate", "--json", str(file)])
+    assert done.exit_code == 1
+    assert "lost 1; doubled 2" in str(done.exception)
+    assert json.loads(file.read_text(encoding="utf-8")) == {"verdict": {"lost": ["a-1"]}}
 
 
 def test_each_impression_of_the_same_fingers_is_another_and_a_poor_one_is_too_little() -> None:
