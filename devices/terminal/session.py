@@ -125,9 +125,9 @@ def opened(kept: bytes) -> tuple[Metadata, bytes]:
 
     Anything else is a request that nobody has vouched for.
     """
-    if not kept.startswith(_MAGIC):
-        return (), kept
     start = len(_MAGIC) + _LENGTH.size
+    if not kept.startswith(_MAGIC) or len(kept) < start:
+        return (), kept
     end = start + _LENGTH.unpack_from(kept, len(_MAGIC))[0]
     return ((CAPTURE_PROOF_METADATA, kept[start:end]),), kept[end:]
 
