@@ -195,6 +195,18 @@ class SubmissionInvalidError(DevicesError):
     reason = "SUBMISSION_INVALID"
 
 
+class CaptureDoubtfulError(SubmissionInvalidError):
+    """What was captured is not what it is called, or no use: capture again, or insist."""
+
+    reason = "CAPTURE_DOUBTFUL"
+
+
+class FingersUnexplainedError(SubmissionInvalidError):
+    """Fewer fingers than asked for: capture the others, or give a reason for each."""
+
+    reason = "FINGERS_UNEXPLAINED"
+
+
 class ImageInvalidError(SubmissionInvalidError):
     """A fingerprint image cannot be read: another file, or another setting of the reader."""
 

@@ -16,7 +16,12 @@ from pathlib import Path
 import typer
 
 from devices.terminal import Entry, EntryState, Limits, Outbox
+from identity.capture_check import examiner
 
+ATTENTION_HELP = (
+    "what needs attention waits for you: --retry KEY sends it once more as it is; --discard KEY "
+    "forgets it, once the person was captured again"
+)
 BEIJING = timezone(timedelta(hours=8))
 
 
@@ -27,6 +32,7 @@ def run(
     offline_warning_days: int,
     max_entries: int,
     max_mib: int,
+    fingers_asked: int,
 ) -> None:
     """Run the outbox in the foreground until SIGTERM or Ctrl-C; print each change as a line."""
     limits = Limits(
@@ -38,7 +44,9 @@ def run(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with Outbox(directory, spool, limits) as outbox:
+    with Outbox(
+        directory, spool, limits, examiner=examiner(), fingers_asked=fingers_asked
+    ) as outbox:
         typer.echo(f"terminal {directory}: {len(outbox.queue.entries(EntryState.QUEUED))} queued")
         outbox.run(stop, _Lines(outbox).show)
     typer.echo("stopped; what is queued stays")

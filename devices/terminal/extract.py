@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.errors import ExtractorMissingError
+from devices.terminal.feedback import Problem, advice
 from devices.terminal.image import FingerImage
 
 MODEL_SHA256 = "da96e1221eea4afdf153997d6c4854ed306c146cfac76046e66cdecc14b2a1bb"
@@ -54,13 +55,18 @@ class ExtractedFinger:
         record: ISO/IEC 19794-2:2005, one view, 500 ppi.
         minutiae: how many.
         quality: 0 to 100, see the module; also in the record.
-        advice: for the person at the counter when the quality is poor; empty otherwise.
+        problem: what the image suffers from when the quality is poor.
     """
 
     record: bytes
     minutiae: int
     quality: int
-    advice: str
+    problem: Problem | None
+
+    @property
+    def advice(self) -> str:
+        """For the person at the counter, in English; empty when the quality is good enough."""
+        return "" if self.problem is None else advice(self.problem)
 
 
 def extract(image: FingerImage, position: int = 0) -> ExtractedFinger:
@@ -74,9 +80,9 @@ def extract(image: FingerImage, position: int = 0) -> ExtractedFinger:
     """
     found = _minutiae(_run(image.pixels))
     quality = min(100, round(float(found["confidence"].sum()) / GOOD_MINUTIAE * 100))
-    advice = _advice(image.pixels, found) if quality < POOR_QUALITY else ""
+    problem = _problem(image.pixels) if quality < POOR_QUALITY else None
     record = _record(found, image, position, quality)
-    return ExtractedFinger(record, len(found), quality, advice)
+    return ExtractedFinger(record, len(found), quality, problem)
 
 
 def require_installed() -> None:
@@ -182,19 +188,19 @@ def _record(found: NDArray[np.void], image: FingerImage, position: int, quality:
     return header + view
 
 
-def _advice(pixels: NDArray[np.uint8], found: NDArray[np.void]) -> str:
+def _problem(pixels: NDArray[np.uint8]) -> Problem:
     """What to change before the next capture: the first of these that applies."""
     tiles = _tile_spread(pixels)
     ridged = tiles > 20.0  # grey levels; paper and glass stay below 10 in our images
     if ridged.mean() < 0.15:
-        return "there is hardly a finger in the image: place it flat on the middle of the reader"
+        return Problem.NO_FINGER
     if pixels.mean() < 80:
-        return "the image is dark: press less, or dry the finger"
+        return Problem.TOO_DARK
     if float(np.median(tiles[ridged])) < 35.0:
-        return "the ridges are faint: press a little more, or moisten the finger"
+        return Problem.TOO_FAINT
     if ridged.mean() < 0.35:
-        return "only part of the finger is seen: place it flat on the middle of the reader"
-    return "the ridges cannot be told apart: clean finger and reader, and capture again"
+        return Problem.PARTIAL
+    return Problem.UNCLEAR
 
 
 def _tile_spread(pixels: NDArray[np.uint8], side: int = 16) -> NDArray[np.float64]:

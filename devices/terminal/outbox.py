@@ -21,6 +21,7 @@ from types import TracebackType
 
 from devices import credentials
 from devices.errors import CredentialsError
+from devices.terminal.check import Examiner, require_explained
 from devices.terminal.disk import Disk, LockNote, locked
 from devices.terminal.queue import QUEUE_FOLDER, Entry, EntryState, Limits, SubmissionQueue
 from devices.terminal.sending import DEFAULT_SENDING, Sender, SendPolicy
@@ -55,6 +56,8 @@ class Outbox:
         address: str | None = None,
         now: Callable[[], datetime] = _utc_now,
         disk: Callable[[Path], Disk] = Disk,
+        examiner: Examiner | None = None,
+        fingers_asked: int = 1,
     ) -> None:
         """
         Args:
@@ -62,6 +65,8 @@ class Outbox:
             spool: a folder to take submissions from, created if missing.
             address: host:port, instead of the one in the directory.
             now, disk: replaced in tests.
+            examiner: compares captures before they are kept; see :mod:`devices.terminal.check`.
+            fingers_asked: of each person; a reason is needed for each that was not captured.
 
         Raises:
             CredentialsError: the directory is not that of a provisioned terminal.
@@ -75,7 +80,10 @@ class Outbox:
         self._sender_lock = directory / QUEUE_FOLDER / "sender-lock"
         self._being_sent = LockNote(self._sender_lock)
         self._sender = Sender(self.queue, directory, address, policy, self._being_sent.write)
-        self._spool = None if spool is None else Spool(spool, self.queue, now, disk)
+        self._fingers_asked = fingers_asked
+        self._spool = (
+            None if spool is None else Spool(spool, self.queue, now, disk, examiner, fingers_asked)
+        )
 
     def submit(
         self,
@@ -101,7 +109,9 @@ class Outbox:
         Raises:
             QueueFullError, OfflineTooLongError, NotLoggedInError: nothing was kept.
             SubmissionInvalidError: the label or key is malformed, or the records too large.
+            FingersUnexplainedError: fewer fingers than asked, and no reason.
         """
+        require_explained(len(samples) + len(images), missing_fingers, self._fingers_asked)
         key = idempotency_key or new_idempotency_key()
         request = packed_enrolment(
             person,

@@ -10,24 +10,47 @@ A drop is taken in steps that may each be the last before a crash::
 
 Up to the third, the next start takes the same drop again, and its content gives the same
 idempotency key: it is one submission. From the third on, the next start only cleans up.
+
+Images become templates before anything is queued, and what is doubtful about a capture is told in
+``.state`` (``findings``, in the languages of :mod:`devices.terminal.feedback`) while the person is
+still at the counter: the software captures again and writes the drop anew.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from devices.errors import QueueError, SubmissionInvalidError
+from devices.errors import (
+    CaptureDoubtfulError,
+    ExtractorMissingError,
+    QueueError,
+    SubmissionInvalidError,
+)
+from devices.terminal.check import (
+    Capture,
+    Examiner,
+    Finger,
+    findings,
+    finger_from,
+    require_explained,
+    require_undoubted,
+)
 from devices.terminal.disk import Disk
-from devices.terminal.queue import Entry, SubmissionQueue
-from devices.terminal.submission import MAX_JSON_BYTES, Submission, read_submission
-from devices.terminal.types import Sample
-from devices.terminal.wire import packed_enrolment
+from devices.terminal.feedback import LANGUAGES, Finding
+from devices.terminal.queue import MAX_PICTURE_BYTES, Entry, SubmissionQueue
+from devices.terminal.submission import MAX_JSON_BYTES, SampleFile, Submission, read_submission
+from devices.terminal.types import FingerFile
+from devices.terminal.wire import packed_enrolment, pictures
 
 MAX_RECORD_BYTES = 65_536
+_REMEMBERED = 64
+_NOT_TAKEN = "not taken"
 _DROP, _TAKEN, _STATE = ".json", ".taken", ".state"
 
 
@@ -40,7 +63,13 @@ class Spool:
         queue: SubmissionQueue,
         now: Callable[[], datetime],
         disk: Callable[[Path], Disk] = Disk,
+        examiner: Examiner | None = None,
+        fingers_asked: int = 1,
     ) -> None:
+        self._examiner = examiner
+        self._fingers_asked = fingers_asked
+        # A drop that must wait is looked at every second; its images need not be, again.
+        self._looked: dict[str, _Looked] = {}
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._disk = disk(directory)
         self._queue = queue
@@ -60,12 +89,16 @@ class Spool:
                 continue
             stem = name.removesuffix(_DROP)
             try:
-                entry = self._queued(stem)
-            except (SubmissionInvalidError, QueueError) as error:
+                entry, looked = self._queued(stem)
+                told = {**_state(entry), **_told(looked)}
+            except (SubmissionInvalidError, QueueError, ExtractorMissingError) as error:
                 # Until it is corrected; or, when the queue is full, until there is room.
-                self._tell(stem, _not_taken(error.reason, str(error)))
+                looked_at = isinstance(error, (CaptureDoubtfulError, QueueError))
+                told = _not_taken(error.reason, str(error))
+                self._tell(stem, {**told, **_told(self._looked[stem])} if looked_at else told)
             else:
-                self._tell(stem, _state(entry))
+                self._looked.pop(stem, None)
+                self._tell(stem, told)
                 self._disk.move(name, f"{stem}{_TAKEN}")
                 self._clear(stem)
 
@@ -85,22 +118,47 @@ class Spool:
                 self._told.pop(stem, None)
                 self._disk.remove(name)
 
-    def _queued(self, stem: str) -> Entry:
+    def _queued(self, stem: str) -> tuple[Entry, _Looked]:
         content = self._read(f"{stem}{_DROP}", MAX_JSON_BYTES)
         submission = read_submission(content)
-        records = [self._read(one.file, MAX_RECORD_BYTES) for one in submission.samples]
-        key = self._queue.key_for(stem.encode(errors="surrogateescape"), content, *records)
+        files = {name: self._read(name, MAX_PICTURE_BYTES) for name in submission.files}
+        key = self._queue.key_for(stem.encode(errors="surrogateescape"), content, *files.values())
+        looked = self._looked.get(stem)
+        if looked is None or looked.key != key:
+            looked = self._looked_at(key, submission, files)
+            if len(self._looked) >= _REMEMBERED:
+                self._looked.clear()
+            self._looked[stem] = looked
+        if not submission.accept_findings:
+            require_undoubted(looked.findings)
+        portrait = files.get(submission.portrait, b"")
+        images = [
+            FingerFile(files[one.file], one.position, one.resolution_ppi or 0)
+            for one in submission.samples
+            if one.at_register
+        ]
         request = packed_enrolment(
             submission.person,
-            [
-                Sample(record, one.position, one.format)
-                for record, one in zip(records, submission.samples, strict=True)
-            ],
+            [capture.finger.sample for capture in looked.captures],
             submission.permit_requested,
             submission.captured_at or self._now(),
             key,
+            portrait,
+            submission.missing_fingers,
+            images,
         )
-        return self._queue.put(key, stem, request)
+        return self._queue.put(key, stem, request, pictures(portrait, images)), looked
+
+    def _looked_at(self, key: str, submission: Submission, files: Mapping[str, bytes]) -> _Looked:
+        require_explained(len(submission.samples), submission.missing_fingers, self._fingers_asked)
+        captures = tuple(
+            Capture(
+                _finger(one, one.file, files), _finger(one, one.again, files) if one.again else None
+            )
+            for one in submission.samples
+            if not one.at_register
+        )
+        return _Looked(key, captures, tuple(findings(captures, self._examiner)))
 
     def _read(self, name: str, max_bytes: int) -> bytes:
         path = self._disk.directory / name
@@ -119,22 +177,42 @@ class Spool:
         with contextlib.suppress(SubmissionInvalidError):
             submission = read_submission(self._disk.read(taken))
         if submission is not None:
-            self._disk.remove(*(one.file for one in submission.samples))
+            self._disk.remove(*submission.files)
         self._disk.remove(taken)
 
-    def _tell(self, stem: str, content: bytes) -> None:
+    def _tell(self, stem: str, told: Mapping[str, Any]) -> None:
         name = f"{stem}{_STATE}"
         if stem not in self._told:
             with contextlib.suppress(FileNotFoundError):
                 self._told[stem] = self._disk.read(name)
-        if self._told.get(stem) != content:
+        before = self._told.get(stem)
+        if before is not None and told["state"] != _NOT_TAKEN and "fingers" not in told:
+            told = {**told, **_fingers_in(before)}
+        content = json.dumps(told, ensure_ascii=False, indent=1).encode() + b"\n"
+        if before != content:
             self._disk.replace(name, content)
             self._told[stem] = content
 
 
-def _state(entry: Entry) -> bytes:
+@dataclass(frozen=True)
+class _Looked:
+    """What a drop's files turned out to be."""
+
+    key: str
+    captures: tuple[Capture, ...]
+    findings: tuple[Finding, ...]
+
+
+def _finger(stated: SampleFile, file: str, files: Mapping[str, bytes]) -> Finger:
+    finger = finger_from(files[file], stated.position, stated.format, stated.resolution_ppi)
+    if len(finger.sample.record) > MAX_RECORD_BYTES:
+        raise SubmissionInvalidError(f"{file[:100]!r} is larger than {MAX_RECORD_BYTES} bytes")
+    return finger
+
+
+def _state(entry: Entry) -> dict[str, Any]:
     application = entry.application
-    told = {
+    return {
         "state": entry.state.value,
         "key": entry.key,
         "changed_at": entry.changed_at.isoformat(),
@@ -144,9 +222,38 @@ def _state(entry: Entry) -> bytes:
         "application_state": application.state.name if application else "",
         "case_id": application.case_id if application else "",
     }
-    return json.dumps(told, ensure_ascii=False, indent=1).encode() + b"\n"
 
 
-def _not_taken(reason: str, message: str) -> bytes:
-    told = {"state": "not taken", "reason": reason, "message": message}
-    return json.dumps(told, ensure_ascii=False, indent=1).encode() + b"\n"
+def _not_taken(reason: str, message: str) -> dict[str, Any]:
+    return {"state": _NOT_TAKEN, "reason": reason, "message": message}
+
+
+def _told(looked: _Looked) -> dict[str, Any]:
+    """Quality and findings, for the software to show at once."""
+    return {
+        "fingers": [
+            {
+                "position": capture.finger.sample.position,
+                **({} if capture.finger.quality < 0 else {"quality": capture.finger.quality}),
+            }
+            for capture in looked.captures
+        ],
+        "findings": [
+            {
+                "position": one.position,
+                "problem": one.problem.value,
+                "doubtful": one.doubtful,
+                **{language: one.text(language) for language in LANGUAGES},
+            }
+            for one in looked.findings
+        ],
+    }
+
+
+def _fingers_in(state: bytes) -> dict[str, Any]:
+    """What an earlier state file said of the captures, which do not change any more."""
+    try:
+        told = json.loads(state)
+        return {name: told[name] for name in ("fingers", "findings") if name in told}
+    except (ValueError, TypeError):
+        return {}  # somebody else's file: it is written anew

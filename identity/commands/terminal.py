@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from identity.commands.capture import enrol, extract, inspect, submit
 from identity.commands.session import Credentials, connected, instant, new_key, pages, show_table
 from identity.commands.simulate import simulate
-from identity.errors import InvalidRequestError
-
-if TYPE_CHECKING:
-    from devices.terminal import Sample
-    from devices.terminal.extract import ExtractedFinger
 
 app = typer.Typer(no_args_is_help=True, help="Capture terminals: provision, run, enrol, simulate.")
-app.command()(simulate)
+for command in (simulate, enrol, submit, extract, inspect):
+    app.command()(command)
 
-FORMAT_HELP = (
-    "What the records are written in: iso-19794-2-2005, iso-19794-2-2011, ansi-incits-378-2004 or "
-    "ansi-incits-378-2009."
-)
-FormatOption = Annotated[str, typer.Option("--format", help=FORMAT_HELP)]
-PpiOption = Annotated[
-    int | None,
-    typer.Option(help="Resolution of images: 500 or 1000; what the file says if left out."),
-]
 TerminalDirectory = Annotated[Path, typer.Argument(help="The terminal's credentials.")]
-PERSON_HELP = (
-    "JSON file with full_name, gender (male, female, other), birth_date, document_number, "
-    "household_division_code, residence_division_code, residence_address, arrival_date and, "
-    "optionally, ethnicity. Dates are YYYY-MM-DD."
-)
 
 
 @app.command("token")
@@ -126,110 +108,6 @@ def logout(directory: TerminalDirectory) -> None:
         typer.echo("logged out here; the register, which is not reached, ends the session itself")
 
 
-@app.command()
-def enrol(
-    directory: Annotated[Path, typer.Argument(help="The terminal's credentials.")],
-    person: Annotated[Path, typer.Argument(help=PERSON_HELP)],
-    samples: Annotated[
-        list[Path], typer.Argument(help="Finger minutiae records or images, one finger each.")
-    ],
-    permit: Annotated[bool, typer.Option(help="Ask for a permit as well.")] = True,
-    idempotency_key: Annotated[
-        str | None,
-        typer.Option(help="The key of an earlier attempt whose answer was lost."),
-    ] = None,
-    sample_format: FormatOption = "iso-19794-2-2005",
-    ppi: PpiOption = None,
-) -> None:
-    """Submit one application and print its outcome as JSON."""
-    from devices.terminal import TerminalClient
-    from devices.terminal.submission import read_person
-
-    applicant = read_person(person.read_bytes())
-    records = _samples(samples, sample_format, ppi)
-    with TerminalClient(directory) as terminal:
-        answer = terminal.enrol(
-            applicant, records, permit_requested=permit, idempotency_key=idempotency_key
-        )
-    outcome: dict[str, Any] = {
-        "application_id": answer.application_id,
-        "state": answer.state.name,
-        "registrant_id": answer.registrant_id,
-        "case_id": answer.case_id,
-        "late": answer.late,
-    }
-    if answer.permit is not None:
-        outcome["permit_number"] = answer.permit.permit_number
-        outcome["permit_expires_at"] = answer.permit.expires_at.isoformat()
-    typer.echo(json.dumps(outcome, ensure_ascii=False, indent=2))
-
-
-@app.command()
-def extract(
-    images: Annotated[list[Path], typer.Argument(help="PNG, BMP or TIFF, one finger each.")],
-    out: Annotated[
-        Path | None, typer.Option(help="A folder for the records; beside the images if left out.")
-    ] = None,
-    ppi: PpiOption = None,
-    position: Annotated[
-        int, typer.Option(min=0, max=10, help="Which finger, ISO/IEC 19794-2; 0 is unknown.")
-    ] = 0,
-) -> None:
-    """Turn fingerprint images into ISO/IEC 19794-2:2005 records, NAME.iso, and print their quality.
-
-    Needs the extra [extract]; nothing is sent anywhere.
-    """
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for path in images:
-        found = _extracted(path, path.read_bytes(), ppi, position)
-        target = (path.parent if out is None else out) / f"{path.stem}.iso"
-        target.write_bytes(found.record)
-        rows.append((str(target), str(found.minutiae), str(found.quality)))
-    show_table(("record", "minutiae", "quality"), rows)
-
-
-@app.command()
-def submit(
-    directory: Annotated[Path, typer.Argument(help="The terminal's credentials.")],
-    person: Annotated[Path, typer.Argument(help=PERSON_HELP)],
-    samples: Annotated[
-        list[Path], typer.Argument(help="Finger minutiae records or images, one finger each.")
-    ],
-    label: Annotated[
-        str, typer.Option(help="What lists call it, e.g. a ticket number; no name.")
-    ] = "submission",
-    permit: Annotated[bool, typer.Option(help="Ask for a permit as well.")] = True,
-    wait_s: Annotated[
-        float, typer.Option("--wait", min=0, help="How long to try sending it now, in seconds.")
-    ] = 15.0,
-    sample_format: FormatOption = "iso-19794-2-2005",
-    ppi: PpiOption = None,
-) -> None:
-    """Keep one application on this terminal until the register has it, and try to send it.
-
-    Ends well once it is kept: it is sent now, by `anju terminal run`, or by the next `submit`.
-    The same files and label handed in again are the same application.
-    """
-    from devices.terminal import Outbox
-    from devices.terminal.submission import read_person
-    from identity.terminal_work import entry_line, send_within
-
-    stated = person.read_bytes()
-    applicant = read_person(stated)
-    records = _samples(samples, sample_format, ppi)
-    with Outbox(directory) as outbox:
-        # The same files are the same application, also when this command is repeated.
-        key = outbox.queue.key_for(
-            label.encode(), stated, bytes([permit]), *(one.record for one in records)
-        )
-        outbox.submit(applicant, records, label, permit, idempotency_key=key)
-        typer.echo(entry_line(send_within(outbox, key, wait_s)))
-        for notice in outbox.notices():
-            typer.echo(f"note: {notice}", err=True)
-
-
 @app.command("run")
 def run_terminal(
     directory: Annotated[Path, typer.Argument(help="The terminal's credentials.")],
@@ -244,15 +122,21 @@ def run_terminal(
     ] = 5,
     max_entries: Annotated[int, typer.Option(min=1, help="Submissions that may wait.")] = 2_000,
     max_mib: Annotated[int, typer.Option(min=1, help="MiB that may wait.")] = 512,
+    fingers_asked: Annotated[
+        int,
+        typer.Option(min=1, max=10, help="Fingers of each person; a reason for each that is not."),
+    ] = 1,
 ) -> None:
     """Take what capture software drops, keep it, and send it whenever the register is there.
+
+    Images become templates here, and doubtful captures are told of while the person is there.
 
     Renews the certificate before it expires. Runs until SIGTERM or Ctrl-C; may be killed at any
     time without losing anything.
     """
     from identity.terminal_work import run
 
-    run(directory, spool, offline_limit, offline_warning, max_entries, max_mib)
+    run(directory, spool, offline_limit, offline_warning, max_entries, max_mib, fingers_asked)
 
 
 @app.command("queue")
@@ -269,8 +153,8 @@ def show_queue(
     ] = None,
 ) -> None:
     """What waits on this terminal, what was sent, and what needs attention."""
-    from devices.terminal import Outbox
-    from identity.terminal_work import entry_rows
+    from devices.terminal import EntryState, Outbox
+    from identity.terminal_work import ATTENTION_HELP, entry_rows
 
     with Outbox(directory) as outbox:
         if retry is not None:
@@ -279,8 +163,10 @@ def show_queue(
             outbox.queue.discard(discard)
         show_table(
             ("key", "label", "since", "state", "outcome or reason"),
-            entry_rows(outbox.queue.entries()),
+            entry_rows(outbox.entries()),
         )
+        if any(one.state is EntryState.ATTENTION for one in outbox.entries()):
+            typer.echo(ATTENTION_HELP, err=True)
         for notice in outbox.notices():
             typer.echo(f"note: {notice}", err=True)
 
@@ -356,45 +242,3 @@ def revoke(terminal: str, reason: str, credentials: Credentials) -> None:
             ),
         )
     typer.echo(f"terminal {terminal} is revoked")
-
-
-def _samples(paths: list[Path], sample_format: str, ppi: int | None) -> list[Sample]:
-    """The fingers of the files; images are extracted here.
-
-    Raises:
-        InvalidRequestError: there is no such format.
-        DevicesError: an image cannot be read.
-    """
-    from devices.terminal import Sample, SampleFormat
-    from devices.terminal.submission import MAX_FINGERS
-
-    known = {one.label: one for one in SampleFormat}
-    if sample_format not in known:
-        raise InvalidRequestError(
-            "FORMAT_UNSPECIFIED", f"the format must be one of {', '.join(known)}"
-        )
-    if len(paths) > MAX_FINGERS:
-        raise InvalidRequestError("SAMPLES_MISSING", f"give 1 to {MAX_FINGERS} fingers")
-    samples = []
-    for path in paths:
-        content = path.read_bytes()
-        if content.startswith(b"FMR"):
-            samples.append(Sample(content, format=known[sample_format]))
-        else:
-            samples.append(Sample(_extracted(path, content, ppi, 0).record))
-    return samples
-
-
-def _extracted(path: Path, content: bytes, ppi: int | None, position: int) -> ExtractedFinger:
-    """The finger of an image file; what is wrong with it goes to stderr."""
-    from devices.errors import ImageInvalidError
-    from devices.terminal.extract import extract
-    from devices.terminal.image import read_image
-
-    try:
-        found = extract(read_image(content, ppi), position)
-    except ImageInvalidError as error:
-        raise ImageInvalidError(f"{path}: {error}") from error
-    if found.advice:
-        typer.echo(f"{path}: quality {found.quality}: {found.advice}", err=True)
-    return found

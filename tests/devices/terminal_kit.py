@@ -129,7 +129,7 @@ def person_json(number: int) -> dict[str, Any]:
 
 
 def record_of(number: int) -> bytes:
-    return f"fingerprint-{number}".encode()
+    return f"FMR fingerprint-{number}".encode()
 
 
 def drop(spool: Path, number: int, **changes: Any) -> str:

@@ -5,6 +5,7 @@ The register's memory (:class:`Enrolments`) outlives its server, as a database d
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -666,6 +667,7 @@ def world(
             for file in ("key.pem", "certificate.pem", "ca.pem", "server"):
                 (mine / file).write_bytes((home / file).read_bytes())
             (mine / "key.pem").chmod(0o600)
+            logged_in(mine)
             made = World(authority, provisioning, mine, where / "spool", proxy, enrolments, people)
             for number in range(people):
                 drop(made.spool, number)
@@ -742,7 +744,7 @@ def test_the_test_above_notices_a_terminal_that_makes_its_key_too_late(
     """The proof must be able to fail: with a fresh key per attempt, somebody is enrolled twice."""
     made = world(tmp_path / "late", 1)
     made.enrolments.moods = ["after"]
-    fresh = iter(range(100))
+    fresh = itertools.count()
 
     def unstable(self: object, *parts: bytes) -> str:
         return f"{next(fresh):032}"

@@ -138,6 +138,8 @@ def test_an_application_is_kept_offline_listed_and_settled(
 ) -> None:
     home = installation / "terminals" / "hall-2"
     who, finger, empty = (tmp_path / name for name in ("who.json", "finger.iso", "empty.iso"))
+    nobody = tmp_path / "nobody.json"
+    nobody.write_text(json.dumps({**stated(51), "document_number": "12"}), encoding="utf-8")
     who.write_text(json.dumps(stated(50)), encoding="utf-8")
     finger.write_bytes(records(50)[0])
     empty.write_bytes(b"FMR")
@@ -148,7 +150,10 @@ def test_an_application_is_kept_offline_listed_and_settled(
         assert code == 0
         assert "ticket 50: queued" in out
         assert "no answer from the register" in err
-    bad = ("terminal", "submit", home, who, empty, "--label", "ticket 51", "--wait", "0")
+    code, _, err = anju(capsys, monkeypatch, "terminal", "submit", home, who, empty)
+    assert code == 1  # at once, and nothing of it is kept
+    assert "a record cannot be read" in err
+    bad = ("terminal", "submit", home, nobody, finger, "--label", "ticket 51", "--wait", "0")
     anju(capsys, monkeypatch, *bad)
     code, out, _ = anju(capsys, monkeypatch, "terminal", "queue", home)
     assert (out.count("ticket 50"), out.count("ticket 51")) == (1, 1)
@@ -158,7 +163,7 @@ def test_an_application_is_kept_offline_listed_and_settled(
         assert code == 0
         assert "ticket 50: sent, ENROLLED A" in out
         code, out, err = anju(capsys, monkeypatch, *bad[:-1], "20")
-        assert "ticket 51: needs attention, INVALID_ARGUMENT/DECODE_FAILED" in out
+        assert "ticket 51: needs attention, INVALID_ARGUMENT/DETAILS_INVALID" in out
         assert "1 submissions need attention" in err
         # An image does as well as a record, and is the same finger as the record made of it.
         picture = tmp_path / "finger.png"
