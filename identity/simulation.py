@@ -37,12 +37,12 @@ from devices.simulator import (
 from devices.simulator.direct import STAFF, staff_key
 from devices.simulator.faults import plan_skews
 from devices.simulator.network import network
-from devices.simulator.worker import TerminalSpec
+from devices.simulator.worker import FINGERS_ASKED, TerminalSpec
 from devices.terminal import Connection, connect, log_in, provision
 from devices.terminal.wire import create_token
 from identity import simulation_view
 from identity.app import OPERATORS
-from identity.config import load_config
+from identity.config import CaptureConfig, load_config
 from identity.errors import InvalidRequestError, StateError
 from identity.example_population import SyntheticCaptures
 from identity.particulars import SHANGHAI
@@ -175,6 +175,9 @@ class _Own:
         self.place = place
         self._directory = place / "register"
         toml, self._provisioning_address = loopback_toml()
+        # Whoever has fewer fingers than their terminal asks for must say why here too.
+        asked = f"fingers_asked = {CaptureConfig().fingers_asked}"
+        toml = toml.replace(asked, f"fingers_asked = {FINGERS_ASKED}")
         create_installation(self._directory, toml)
         self._address = load_config(self._directory).server.address
         self.control = ServerInProcess(self._directory)

@@ -14,7 +14,7 @@ from datetime import time, timedelta
 from enum import Enum
 from typing import Protocol
 
-from devices.terminal.types import Person, Sample
+from devices.terminal.types import MissingFinger, MissingReason, Person, Sample
 
 OPENS, CLOSES = time(8, 30), time(17, 30)
 OPEN_S = 9 * 3600.0
@@ -25,6 +25,7 @@ BOTH_INDEX = (RIGHT_INDEX, LEFT_INDEX)
 
 _PEAKS = ((9.5, 0.75), (16.75, 0.6))  # hour of the day and spread in hours
 _AT_ANY_TIME = 1 / 3
+_REASONS = (MissingReason.AMPUTATED, MissingReason.BANDAGED, MissingReason.WORN)
 _SHORTEST_WAY_S = 20 * 60.0  # from one station to the next
 _AT_THE_SAME_TIME = 0.1  # of the double registrations: two people hurry with one pair of hands
 
@@ -69,6 +70,7 @@ class Arrival:
         papers: number of the particulars they show; ``person`` unless they come as another.
         impression: which capture of their fingers this is, from 0.
         positions: the fingers they give.
+        missing: those of :data:`BOTH_INDEX` that they cannot give, with the reason.
         poor: the first capture fails.
     """
 
@@ -78,6 +80,7 @@ class Arrival:
     papers: int
     impression: int
     positions: tuple[int, ...]
+    missing: tuple[MissingFinger, ...]
     poor: bool
     kind: VisitKind
 
@@ -127,7 +130,7 @@ def plan_day(stations: int, people: int, seed: int, mix: Mix | None = None) -> D
     for person in range(people):
         (station,) = rng.choices(range(stations), weights)
         at_s = _arrives(rng)
-        positions = _positions(rng, mix)
+        positions, missing = _fingers(rng, mix)
         kind = rng.random()
         again: tuple[VisitKind, int] | None = None
         if kind < mix.double:
@@ -144,6 +147,7 @@ def plan_day(stations: int, people: int, seed: int, mix: Mix | None = None) -> D
                 papers=person,
                 impression=0,
                 positions=positions,
+                missing=missing,
                 poor=rng.random() < mix.poor,
                 kind=VisitKind.NEW,
             )
@@ -163,6 +167,7 @@ def plan_day(stations: int, people: int, seed: int, mix: Mix | None = None) -> D
                 papers=again[1],
                 impression=1,
                 positions=positions,
+                missing=missing,
                 poor=rng.random() < mix.poor,
                 kind=again[0],
             )
@@ -190,7 +195,10 @@ def _arrives(rng: random.Random) -> float:
             return at_s
 
 
-def _positions(rng: random.Random, mix: Mix) -> tuple[int, ...]:
+def _fingers(rng: random.Random, mix: Mix) -> tuple[tuple[int, ...], tuple[MissingFinger, ...]]:
+    """Those somebody gives, and those they were asked for and cannot."""
     if rng.random() >= mix.few_fingers:
-        return BOTH_INDEX
-    return (rng.choice((LEFT_INDEX, RIGHT_INDEX, RIGHT_THUMB)),)
+        return BOTH_INDEX, ()
+    given = rng.choice((LEFT_INDEX, RIGHT_INDEX, RIGHT_THUMB))
+    reason = rng.choice(_REASONS)
+    return (given,), tuple(MissingFinger(one, reason) for one in BOTH_INDEX if one != given)

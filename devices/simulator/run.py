@@ -305,7 +305,15 @@ class Run:
         if self.state.stations[handed.station].up:
             label = f"ticket-{len(self._handed)}"
             self._process(handed.station).send(
-                submit_line(name, handed.key, label, person, samples, self._settings.permits)
+                submit_line(
+                    name,
+                    handed.key,
+                    label,
+                    person,
+                    samples,
+                    handed.arrival.missing,
+                    self._settings.permits,
+                )
             )
 
     def _hand_in_later(self, handed: _Handed, in_s: float) -> None:

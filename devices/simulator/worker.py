@@ -28,8 +28,9 @@ from devices.terminal.outbox import POLL_S, Outbox
 from devices.terminal.queue import QUEUE_FOLDER, Entry, EntryState
 from devices.terminal.sending import SendPolicy
 from devices.terminal.submission import person_from
-from devices.terminal.types import Person, Sample, SampleFormat
+from devices.terminal.types import MissingFinger, MissingReason, Person, Sample, SampleFormat
 
+FINGERS_ASKED = 2
 LOOK_S = 0.25
 NOTICES_S = 2.0
 _CLOCK_TICK_NS = 50_000_000
@@ -64,7 +65,13 @@ def start_line(terminals: Sequence[TerminalSpec], policy: SendPolicy) -> dict[st
 
 
 def submit_line(
-    terminal: str, key: str, label: str, person: Person, samples: Iterable[Sample], permit: bool
+    terminal: str,
+    key: str,
+    label: str,
+    person: Person,
+    samples: Iterable[Sample],
+    missing: Iterable[MissingFinger],
+    permit: bool,
 ) -> dict[str, Any]:
     return {
         "do": "submit",
@@ -76,6 +83,7 @@ def submit_line(
             [base64.b64encode(one.record).decode(), one.position, int(one.format)]
             for one in samples
         ],
+        "missing": [[one.position, int(one.reason)] for one in missing],
         "permit": permit,
     }
 
@@ -113,6 +121,7 @@ class Terminal:
             address=spec.address,
             now=lambda: datetime.now(UTC) + ahead,
             disk=lambda directory: FillableDisk(directory, self._full),
+            fingers_asked=FINGERS_ASKED,
         )
         self._thread = threading.Thread(target=self._send, name=f"send {spec.name}", daemon=True)
 
@@ -133,6 +142,10 @@ class Terminal:
                 command["label"],
                 permit_requested=command["permit"],
                 idempotency_key=key,
+                missing_fingers=[
+                    MissingFinger(position, MissingReason(reason))
+                    for position, reason in command["missing"]
+                ],
             )
         except QueueError as error:
             self._tell({"is": "not kept", "key": key, "reason": error.reason})

@@ -65,6 +65,8 @@ def test_some_have_few_fingers_and_some_captures_are_poor(arrivals: tuple[Arriva
     few = {one.person for one in arrivals if one.positions != BOTH_INDEX}
     assert len(few) == pytest.approx(0.03 * PEOPLE, abs=50)
     assert all(len(one.positions) == 1 for one in arrivals if one.person in few)
+    for one in arrivals:
+        assert {finger.position for finger in one.missing} == {*BOTH_INDEX} - {*one.positions}
     assert sum(one.poor for one in arrivals) == pytest.approx(0.04 * len(arrivals), abs=60)
 
 

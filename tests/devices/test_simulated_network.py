@@ -110,7 +110,7 @@ def test_a_register_that_is_away_looks_like_a_broken_connection() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
     with (
         network(address, 1) as (line,),
-        connected(line) as end,
         pytest.raises(ConnectionError),
+        connected(line) as end,
     ):
         asked(end, b"hello")

@@ -95,6 +95,6 @@ def test_a_server_that_is_not_ours_is_not_restarted(tmp_path: Path) -> None:
 
 
 def test_what_is_handed_in_arrives_as_it_was() -> None:
-    line = submit_line("t-1", "key", "ticket-1", PERSON, [Sample(b"finger", 2)], True)
+    line = submit_line("t-1", "key", "ticket-1", PERSON, [Sample(b"finger", 2)], [], True)
     assert vars(person_from(line["person"])) == vars(PERSON)
     assert line["samples"] == [["ZmluZ2Vy", 2, 1]]
