@@ -196,7 +196,9 @@ class Enrolment:
                 self._apply(tx, application, outcome)
                 application = tx.people.application(application_id)
             ENROLMENTS.labels((outcome.reason or outcome.state).name.lower()).inc()
-            self._follower.catch_up()
+            enrolled = application.state is ApplicationState.ENROLLED
+            new = application.registrant_id if enrolled else None
+            self._follower.catch_up(at_hand={new: probes} if new is not None else {})
         return application
 
     @contextmanager

@@ -8,8 +8,9 @@ nothing, and replays the rest.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import structlog
 
@@ -34,33 +35,44 @@ class ReferenceFollower:
         self._comparer = comparer
         self._lock = threading.Lock()
 
-    def catch_up(self, progress: Callable[[int, int], None] | None = None) -> int:
+    def catch_up(
+        self,
+        progress: Callable[[int, int], None] | None = None,
+        at_hand: Mapping[str, Sequence[Template]] = MappingProxyType({}),
+    ) -> int:
         """Apply every change the index has not seen; returns how many there were.
 
         Safe to call from any thread and after any failure: a change is applied once, in order.
 
         Args:
             progress: called with (changes applied, changes in the register).
+            at_hand: templates that the caller has just read, by the registrant they now belong to:
+                they need not be read again.
         """
         applied = 0
         with self._lock:
             while True:
                 with self._database.read() as tx:
-                    last = tx.people.last_change()
+                    last = tx.people.last_change() if progress is not None else 0
                     changes = tx.people.changes_after(self._comparer.sequence, BATCH)
                     for change in changes:
-                        self._apply(tx, change)
+                        self._apply(tx, change, at_hand.get(change.registrant_id))
                 applied += len(changes)
                 if progress is not None and changes:
                     progress(self._comparer.sequence, last)
                 if len(changes) < BATCH:
                     return applied
 
-    def _apply(self, tx: Transaction, change: ReferenceChange) -> None:
+    def _apply(
+        self, tx: Transaction, change: ReferenceChange, at_hand: Sequence[Template] | None
+    ) -> None:
         if change.kind == "withdraw":
             self._comparer.withdraw(change.registrant_id, change.sequence)
             return
         try:
+            if at_hand is not None:
+                self._comparer.add(change.registrant_id, at_hand, change.sequence)
+                return
             records = tx.people.reference_records(change.registrant_id)
             if not records:  # an erased registrant's are gone, and so is their place here
                 self._comparer.withdraw(change.registrant_id, change.sequence)

@@ -8,6 +8,7 @@ failing in the middle, and what a write transaction has read is still true when 
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ class Database:
     def __init__(self, url: str, vault: Vault) -> None:
         self._engine = _open(url)
         self._vault = vault
+        self._writing = threading.Lock()
 
     def migrate(self) -> None:
         """Bring the schema to this version of the software."""
@@ -114,8 +116,15 @@ class Database:
             UnavailableError: another writer held the database for too long; nothing was kept.
         """
         engine = self._engine.execution_options(anju_write=True)
-        with _storage_errors(), engine.begin() as connection:
-            yield Transaction(connection, self._vault)
+        # SQLite has writers wait by asking again after ever longer naps, which under load leaves
+        # the disk idle and lets some wait for seconds. Within this process they queue here.
+        if not self._writing.acquire(timeout=BUSY_TIMEOUT_S):
+            raise UnavailableError("STORE_BUSY", "the register is busy; try again")
+        try:
+            with _storage_errors(), engine.begin() as connection:
+                yield Transaction(connection, self._vault)
+        finally:
+            self._writing.release()
 
     def close(self) -> None:
         self._engine.dispose()

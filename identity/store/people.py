@@ -43,18 +43,29 @@ class ReferenceChange:
 
 
 class People:
+    """One transaction's view of people.
+
+    An application's row and a data key are read once in a transaction: one enrolment asks for them
+    half a dozen times. Whatever writes such a row forgets it here.
+    """
+
     def __init__(self, connection: Connection, vault: Vault) -> None:
         self._connection = connection
         self._vault = vault
+        self._applications: dict[str, Row[Any]] = {}
+        self._keys: dict[str, bytes] = {}
 
     # -- data keys -----------------------------------------------------------------------------
 
     def data_key(self, key_id: str) -> bytes:
         """Raises SealError (``ERASED``) once the person's data was erased."""
-        wrapped = self._connection.execute(
-            select(data_keys.c.wrapped).where(data_keys.c.key_id == key_id)
-        ).scalar_one()
-        return self._vault.unwrap(key_id, wrapped)
+        key = self._keys.get(key_id)
+        if key is None:
+            wrapped = self._connection.execute(
+                select(data_keys.c.wrapped).where(data_keys.c.key_id == key_id)
+            ).scalar_one()
+            key = self._keys[key_id] = self._vault.unwrap(key_id, wrapped)
+        return key
 
     def key_of_registrant(self, registrant_id: str) -> bytes:
         return self.data_key(self._registrant_row(registrant_id).key_id)
@@ -169,6 +180,7 @@ class People:
             values["registrant_id"] = registrant_id
         if case_id is not None:
             values["case_id"] = case_id
+        self._applications.pop(application_id, None)
         self._connection.execute(
             update(applications)
             .where(applications.c.application_id == application_id)
@@ -177,6 +189,7 @@ class People:
 
     def drop_application_data(self, application_id: str) -> None:
         """Forget the copies an answered application no longer needs (data minimisation)."""
+        self._applications.pop(application_id, None)
         self._connection.execute(
             delete(application_samples).where(
                 application_samples.c.application_id == application_id
@@ -289,6 +302,7 @@ class People:
             select(applications.c.key_id).where(applications.c.registrant_id == registrant_id)
         ).scalars()
         for key_id in {row.key_id, *keys}:
+            self._keys.pop(key_id, None)
             self._connection.execute(
                 update(data_keys).where(data_keys.c.key_id == key_id).values(wrapped=None)
             )
@@ -342,11 +356,14 @@ class People:
         ]
 
     def _application_row(self, application_id: str) -> Row[Any]:
-        row = self._connection.execute(
-            select(applications).where(applications.c.application_id == application_id)
-        ).one_or_none()
+        row = self._applications.get(application_id)
+        if row is None:
+            row = self._connection.execute(
+                select(applications).where(applications.c.application_id == application_id)
+            ).one_or_none()
         if row is None:
             raise NotFoundError("APPLICATION_UNKNOWN", f"no application {application_id!r}")
+        self._applications[application_id] = row
         return row
 
     def _registrant_row(self, registrant_id: str) -> Row[Any]:
