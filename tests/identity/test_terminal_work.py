@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -22,6 +24,7 @@ from identity.app import open_installation
 from identity.server_process import loopback_toml, serving
 from identity.setup import create_installation
 from identity.types import ApplicationState
+from issuance import photo
 from tests.devices.test_extract import ridges
 from tests.identity.kit import person, records
 from tests.identity.service_kit import admit_terminal
@@ -49,15 +52,23 @@ def stated(number: int) -> dict[str, str]:
     }
 
 
+def face(number: int) -> bytes:
+    """Some 200 kB: several chunks."""
+    pixels = np.random.default_rng(number).integers(0, 256, (500, 400), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
 def drop(spool: Path, number: int) -> None:
     spool.mkdir(exist_ok=True)
     files = []
     for finger, record in enumerate(records(number)):
         files.append({"file": f"visit-{number}-{finger}.iso"})
         (spool / files[-1]["file"]).write_bytes(record)
-    (spool / f"visit-{number}.tmp").write_text(
-        json.dumps({"person": stated(number), "samples": files}), encoding="utf-8"
-    )
+    (spool / f"visit-{number}.png").write_bytes(face(number))
+    told = {"person": stated(number), "samples": files, "portrait": f"visit-{number}.png"}
+    (spool / f"visit-{number}.tmp").write_text(json.dumps(told), encoding="utf-8")
     (spool / f"visit-{number}.tmp").rename(spool / f"visit-{number}.json")
 
 
@@ -118,6 +129,14 @@ def test_terminal_and_register_killed_at_work_enrol_everybody_once(
         assert {one.state for one in found} == {ApplicationState.ENROLLED}
         assert len({one.registrant_id for one in found}) == PEOPLE
         assert len(opened.matcher) == 2 * PEOPLE
+        for number in range(PEOPLE):
+            document = person(number, datetime.now(UTC)).document_number
+            with opened.database.read() as tx:
+                [registrant_id] = tx.people.registrants_with_document(document)
+                kept = tx.people.registrant(registrant_id).particulars
+                assert tx.uploads.claimed_bytes() == 0
+            assert kept is not None
+            assert kept.photo == photo.make(face(number)).data
 
 
 def anju(
