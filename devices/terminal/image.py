@@ -1,8 +1,8 @@
-"""A fingerprint image from a file: PNG, BMP or TIFF, grey, brought to 500 ppi.
+"""A fingerprint image from a file: PNG, BMP, TIFF or WSQ, grey, brought to 500 ppi.
 
 The file comes from a reader's software and is still looked at as if from a stranger: its size in
-bytes and its size in pixels are checked before anything is unpacked, and only these three decoders
-of Pillow are ever tried. WSQ is recognised and refused: no well-kept library on PyPI reads it.
+bytes and its size in pixels are checked before anything is unpacked, only three decoders of Pillow
+are ever tried, and that of WSQ runs in a process of its own (:mod:`devices.terminal.wsq`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from devices.errors import ImageInvalidError
+from devices.terminal import wsq
 
 FORMATS = ("PNG", "BMP", "TIFF")
 RESOLUTIONS_PPI = (500, 1000)
@@ -24,7 +25,6 @@ TOLERANCE_PPI = 15
 MAX_FILE_BYTES = 8 << 20
 MIN_SIDE_PX, MAX_SIDE_PX = 96, 1_500
 """At 500 ppi: half a centimetre, and 7.6 cm, more than any reader of one finger has."""
-_WSQ = b"\xff\xa0\xff"
 _GREY_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 
@@ -60,13 +60,13 @@ def read_image(content: bytes, resolution_ppi: int | None = None) -> FingerImage
         raise ImageInvalidError(
             f"the image file has {len(content)} bytes; at most {MAX_FILE_BYTES} are read"
         )
-    if content.startswith(_WSQ):
-        raise ImageInvalidError("WSQ images are not read; let the reader write PNG, BMP or TIFF")
+    if content.startswith(wsq.START_OF_IMAGE):
+        return _read_wsq(content, resolution_ppi)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of what is refused or does no harm
             image = Image.open(io.BytesIO(content), formats=FORMATS)
-            ppi = _resolution(image, resolution_ppi)
+            ppi = _resolution(image.info.get("dpi"), resolution_ppi)
             _check(image, ppi)
             grey = _grey(image)
     except ImageInvalidError:
@@ -77,17 +77,31 @@ def read_image(content: bytes, resolution_ppi: int | None = None) -> FingerImage
         raise ImageInvalidError("this is no PNG, BMP or TIFF image") from error
     except Exception as error:  # Pillow's decoders raise many kinds for damaged files
         raise ImageInvalidError("the image file is damaged") from error
+    return _at_500(grey, ppi)
+
+
+def _read_wsq(content: bytes, resolution_ppi: int | None) -> FingerImage:
+    """The standard is for 500 ppi, and its files seldom say it; other numbers must be stated."""
+    width, height = wsq.size_of(content)
+    if max(width, height) > 2 * MAX_SIDE_PX:
+        raise ImageInvalidError(f"the image has {width} x {height} pixels, too many for a finger")
+    pixels, width, height, told = wsq.decode(content)
+    ppi = _resolution((told, told) if told > 0 else (500, 500), resolution_ppi)
+    _check_size((width, height), ppi)
+    return _at_500(Image.frombytes("L", (width, height), pixels), ppi)
+
+
+def _at_500(grey: Image.Image, ppi: int) -> FingerImage:
     if ppi == 1000:
         grey = grey.reduce(2)  # the mean of four pixels: ridges survive, noise does not
     return FingerImage(np.asarray(grey, dtype=np.uint8))
 
 
-def _resolution(image: Image.Image, stated: int | None) -> int:
+def _resolution(told: tuple[float, float] | None, stated: int | None) -> int:
     if stated is not None:
         if stated not in RESOLUTIONS_PPI:
             raise ImageInvalidError(f"the resolution must be 500 or 1000 ppi, not {stated}")
         return stated
-    told = image.info.get("dpi")
     if not told:
         raise ImageInvalidError("the file does not say its resolution: state 500 or 1000 ppi")
     for ppi in RESOLUTIONS_PPI:
@@ -99,13 +113,17 @@ def _resolution(image: Image.Image, stated: int | None) -> int:
     )
 
 
-def _check(image: Image.Image, ppi: int) -> None:
+def _check_size(size: tuple[int, int], ppi: int) -> None:
     scale = ppi // 500
-    if not all(MIN_SIDE_PX * scale <= side <= MAX_SIDE_PX * scale for side in image.size):
+    if not all(MIN_SIDE_PX * scale <= side <= MAX_SIDE_PX * scale for side in size):
         raise ImageInvalidError(
-            f"the image has {image.width} x {image.height} pixels; expected {MIN_SIDE_PX * scale} "
+            f"the image has {size[0]} x {size[1]} pixels; expected {MIN_SIDE_PX * scale} "
             f"to {MAX_SIDE_PX * scale} on each side at {ppi} ppi"
         )
+
+
+def _check(image: Image.Image, ppi: int) -> None:
+    _check_size(image.size, ppi)
     if getattr(image, "n_frames", 1) != 1:
         raise ImageInvalidError("the file holds several images; give one finger a file")
     if image.mode not in _GREY_MODES:
