@@ -15,7 +15,7 @@ from pathlib import Path
 
 import typer
 
-from devices.terminal import Entry, EntryState, Limits, Outbox
+from devices.terminal import Entry, EntryState, Outbox
 from identity.capture_check import examiner
 
 ATTENTION_HELP = (
@@ -25,28 +25,12 @@ ATTENTION_HELP = (
 BEIJING = timezone(timedelta(hours=8))
 
 
-def run(
-    directory: Path,
-    spool: Path | None,
-    offline_limit_days: int,
-    offline_warning_days: int,
-    max_entries: int,
-    max_mib: int,
-    fingers_asked: int,
-) -> None:
+def run(directory: Path, spool: Path | None) -> None:
     """Run the outbox in the foreground until SIGTERM or Ctrl-C; print each change as a line."""
-    limits = Limits(
-        max_entries=max_entries,
-        max_bytes=max_mib << 20,
-        offline_limit=timedelta(days=offline_limit_days),
-        offline_warning=timedelta(days=offline_warning_days),
-    )
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with Outbox(
-        directory, spool, limits, examiner=examiner(), fingers_asked=fingers_asked
-    ) as outbox:
+    with Outbox(directory, spool, examiner=examiner()) as outbox:
         typer.echo(f"terminal {directory}: {len(outbox.queue.entries(EntryState.QUEUED))} queued")
         outbox.run(stop, _Lines(outbox).show)
     typer.echo("stopped; what is queued stays")

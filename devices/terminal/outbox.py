@@ -26,6 +26,7 @@ from devices.terminal.disk import Disk, LockNote, locked
 from devices.terminal.queue import QUEUE_FOLDER, Entry, EntryState, Limits, SubmissionQueue
 from devices.terminal.sending import DEFAULT_SENDING, Sender, SendPolicy
 from devices.terminal.session import OPERATOR_REASONS, OperatorSession, opened
+from devices.terminal.settings import read_settings
 from devices.terminal.spool import Spool
 from devices.terminal.types import FingerFile, MissingFinger, Person, Sample
 from devices.terminal.wire import (
@@ -57,7 +58,7 @@ class Outbox:
         now: Callable[[], datetime] = _utc_now,
         disk: Callable[[Path], Disk] = Disk,
         examiner: Examiner | None = None,
-        fingers_asked: int = 1,
+        fingers_asked: int | None = None,
     ) -> None:
         """
         Args:
@@ -65,24 +66,29 @@ class Outbox:
             spool: a folder to take submissions from, created if missing.
             address: host:port, instead of the one in the directory.
             now, disk: replaced in tests.
+            limits, fingers_asked: instead of those in the directory; see
+                :mod:`devices.terminal.settings`.
             examiner: compares captures before they are kept; see :mod:`devices.terminal.check`.
-            fingers_asked: of each person; a reason is needed for each that was not captured.
 
         Raises:
-            CredentialsError: the directory is not that of a provisioned terminal.
+            CredentialsError: the directory is not that of a provisioned terminal, or its settings
+                are wrong.
             QueueError: the queue in it cannot be opened.
         """
         credentials.load(directory)
+        settings = read_settings(directory)
         self._directory = directory
         self._now = now
-        self.queue = SubmissionQueue(directory, limits, now, disk, self._vouched)
+        self.queue = SubmissionQueue(directory, limits or settings.limits, now, disk, self._vouched)
         self._sending = threading.Lock()
         self._sender_lock = directory / QUEUE_FOLDER / "sender-lock"
         self._being_sent = LockNote(self._sender_lock)
         self._sender = Sender(self.queue, directory, address, policy, self._being_sent.write)
-        self._fingers_asked = fingers_asked
+        self._fingers_asked = fingers_asked or settings.fingers_asked
         self._spool = (
-            None if spool is None else Spool(spool, self.queue, now, disk, examiner, fingers_asked)
+            None
+            if spool is None
+            else Spool(spool, self.queue, now, disk, examiner, self._fingers_asked)
         )
 
     def submit(

@@ -114,29 +114,18 @@ def run_terminal(
     spool: Annotated[
         Path | None, typer.Option(help="A folder that capture software drops submissions into.")
     ] = None,
-    offline_limit: Annotated[
-        int, typer.Option(min=1, help="Days without contact after which nothing is taken.")
-    ] = 7,
-    offline_warning: Annotated[
-        int, typer.Option(min=1, help="Days without contact after which to warn.")
-    ] = 5,
-    max_entries: Annotated[int, typer.Option(min=1, help="Submissions that may wait.")] = 2_000,
-    max_mib: Annotated[int, typer.Option(min=1, help="MiB that may wait.")] = 512,
-    fingers_asked: Annotated[
-        int,
-        typer.Option(min=1, max=10, help="Fingers of each person; a reason for each that is not."),
-    ] = 1,
 ) -> None:
     """Take what capture software drops, keep it, and send it whenever the register is there.
 
     Images become templates here, and doubtful captures are told of while the person is there.
 
     Renews the certificate before it expires. Runs until SIGTERM or Ctrl-C; may be killed at any
-    time without losing anything.
+    time without losing anything. DIRECTORY/terminal.toml sets how many days without contact, how
+    much waiting and how many fingers of each person are expected.
     """
     from identity.terminal_work import run
 
-    run(directory, spool, offline_limit, offline_warning, max_entries, max_mib, fingers_asked)
+    run(directory, spool)
 
 
 @app.command("queue")

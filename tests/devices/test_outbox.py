@@ -26,7 +26,12 @@ from grpc_status import rpc_status
 from anju.v1 import common_pb2, enrolment_pb2
 from devices import credentials
 from devices.authority import Authority
-from devices.errors import CredentialsError, OfflineTooLongError
+from devices.errors import (
+    CredentialsError,
+    FingersUnexplainedError,
+    OfflineTooLongError,
+    QueueError,
+)
 from devices.provisioning import Provisioning
 from devices.terminal import (
     ApplicationState,
@@ -355,6 +360,34 @@ def test_missing_contact_is_warned_of_before_it_stops_the_terminal(home: Path) -
         assert outbox.entry(key).state is EntryState.SENT
         assert outbox.notices() == []
         submit(outbox, 2)
+
+
+def test_the_settings_beside_the_credentials_hold_for_whoever_opens_the_queue(home: Path) -> None:
+    (home / "terminal.toml").write_text("offline_limit_days = 3\nfingers_asked = 2\n")
+    clock = Clock()
+    with Outbox(home, policy=PROMPT, now=clock) as outbox:
+        with pytest.raises(FingersUnexplainedError, match="2 fingers are asked for and 1"):
+            submit(outbox, 1)
+        limits = outbox.queue.limits
+        assert (limits.offline_limit.days, limits.offline_warning.days) == (3, 2)
+        assert limits.max_entries == Limits().max_entries
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("offline_limit = 3", "offline_limit is unknown; expected fingers_asked"),
+        ("offline_limit_days = 0", "a whole number from 1 on"),
+        ("fingers_asked = 11", "at most 10"),
+        ("max_mib = true", "a whole number"),
+        ("max_mib =", "cannot read"),
+        ("offline_limit_days = 2\noffline_warning_days = 3", "must come before its limit"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(home: Path, text: str, complaint: str) -> None:
+    (home / "terminal.toml").write_text(text)
+    with pytest.raises((CredentialsError, QueueError), match=complaint):
+        Outbox(home)
 
 
 def test_a_nearly_full_queue_is_told(home: Path) -> None:

@@ -11,24 +11,26 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
 import grpc
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from devices.authority import Authority, init_authority
-from devices.errors import RemoteError, SubmissionInvalidError
+from devices.errors import NotLoggedInError, RemoteError, SubmissionInvalidError
 from devices.provisioning import Provisioning
 from devices.terminal import EntryState, MissingFinger, MissingReason, Outbox, TerminalClient
 from devices.terminal import provision as provision_terminal
 from devices.terminal.disk import Disk
 from devices.terminal.queue import MAX_PICTURE_BYTES, QUEUE_FOLDER, SubmissionQueue
+from devices.terminal.session import SESSION_FILE
 from devices.terminal.submission import person_from
 from devices.terminal.wire import CHUNK_BYTES
+from devices.wire import CAPTURE_PROOF_METADATA
 from tests.devices.fakes import FakeClock, MemoryTerminalStore
 from tests.devices.loopback import Enrolments, Proxy, Register, refuse, register
 from tests.devices.terminal_kit import (
@@ -58,12 +60,15 @@ class Restless(Enrolments):
     moods: list[str] = field(default_factory=list)
     cuts: set[int] = field(default_factory=set)
     chunks: int = 0
+    unvouched: int = 0
     seen: Counter[str] = field(default_factory=Counter)
     cut: Callable[[], None] = lambda: None
 
     def Enrol(self, request: object, context: grpc.ServicerContext) -> object:  # type: ignore[override]
         mood = self.moods.pop(0) if self.moods else ""
         self.seen[mood] += 1
+        told = {name for name, _ in context.invocation_metadata()}
+        self.unvouched += CAPTURE_PROOF_METADATA not in told
         if mood == "before":
             self.cut()
             context.abort(Code.UNAVAILABLE, "gone")
@@ -361,7 +366,10 @@ def test_a_queue_that_dies_keeps_a_submission_with_all_its_pictures_or_nothing(
 
 @dataclass(frozen=True)
 class Leg:
-    """One life of the terminal's process: what it captures, and when it dies."""
+    """One life of the terminal's process: what it captures, and when it dies.
+
+    While nobody is logged in nothing is taken; what was taken before is still sent.
+    """
 
     captures: int
     dies_after: int
@@ -369,6 +377,7 @@ class Leg:
     seed: int
     line_away: bool
     restart_register: bool
+    logged_out: bool = False
 
 
 LEGS = st.lists(
@@ -380,11 +389,23 @@ LEGS = st.lists(
         seed=st.integers(0, 3),
         line_away=st.booleans(),
         restart_register=st.booleans(),
+        logged_out=st.booleans(),
     ),
     min_size=1,
     max_size=4,
 )
 FAULTS = ("before", "after", "forget", "busy", "broken", "cut in an upload")
+CALM = Leg(1, 1 << 30, False, 0, False, False)
+# One story that has everything in it, whatever else is drawn.
+EVERYTHING = [
+    replace(CALM, captures=2),
+    replace(CALM, restart_register=True),
+    replace(CALM, dies_after=12),
+    replace(CALM, dies_after=14, power=True),
+    replace(CALM, line_away=True),
+    replace(CALM, logged_out=True),
+    *[CALM] * 2,
+]
 MOODS = st.lists(st.sampled_from(["", *FAULTS[:5]]), max_size=6)
 CUTS = st.sets(st.integers(0, 12), max_size=5)
 PORTRAITS = st.lists(
@@ -432,12 +453,17 @@ class Stage:
                 proxy.cut()
             fresh = range(len(wanted), len(wanted) + leg.captures)
             wanted += [(number, picture(number, sizes[number])) for number in fresh]
+            if leg.logged_out:
+                (home / SESSION_FILE).unlink(missing_ok=True)
+            else:
+                logged_in(home)
             fate = Fate(leg.dies_after, leg.power, seed=leg.seed)
             try:
                 with self._outbox(home, proxy, mortal(fate)) as outbox:
                     for number, face in wanted:  # who was not acknowledged is handed in again
-                        if f"doc-{number}" not in acknowledged:
-                            submit(outbox, number, face)
+                        if f"doc-{number}" not in acknowledged and self._submitted(
+                            outbox, number, face
+                        ):
                             acknowledged[f"doc-{number}"] = face
                     outbox.send()
                     outbox.send()
@@ -460,6 +486,14 @@ class Stage:
     def _outbox(self, home: Path, proxy: Proxy, disk: Callable[[Path], Disk] = Disk) -> Outbox:
         return Outbox(home, None, None, PROMPT, proxy.address, disk=disk)
 
+    def _submitted(self, outbox: Outbox, number: int, face: bytes) -> bool:
+        try:
+            submit(outbox, number, face)
+        except NotLoggedInError:
+            self.seen["nobody logged in"] += 1
+            return False
+        return True
+
     def _check(
         self, home: Path, proxy: Proxy, enrolments: Restless, acknowledged: dict[str, bytes]
     ) -> None:
@@ -477,6 +511,8 @@ class Stage:
         # Nobody twice: as many applications as people, and as many people as documents.
         assert len(enrolments.by_id) == len(enrolments.portraits) == len(enrolments.people)
         assert picture_files(home) == []
+        # And whoever is there, an operator has given their word for.
+        assert enrolments.unvouched == 0
         self.seen.update(enrolments.seen)
         enrolments.seen.clear()
 
@@ -501,7 +537,13 @@ def story(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]
         suppress_health_check=list(HealthCheck),
         database=None,
     )
-    return lambda test: limits(drawn(test))
+    told = example(
+        legs=EVERYTHING,
+        moods=["broken", "busy", "before", "forget", "after", *FAULTS[:5]],
+        cuts={1, 4},
+        sizes=[3 * CHUNK_BYTES] * 9,
+    )
+    return lambda test: limits(told(drawn(test)))
 
 
 @story(int(os.environ.get("ANJU_FAULT_STORIES", "25")))
@@ -518,11 +560,15 @@ def test_whatever_dies_nothing_is_lost_and_nobody_is_enrolled_twice(
 def test_the_stories_above_had_everything_in_them(stage: Stage) -> None:
     if stage.stories < 25:
         pytest.skip("the stories were not told in this run")
-    for event in ("terminal killed", "power lost", "line away", "register restarted", *FAULTS):
+    for event in (
+        "terminal killed",
+        "power lost",
+        "line away",
+        "register restarted",
+        "nobody logged in",
+        *FAULTS,
+    ):
         assert stage.seen[event], event
-
-
-CALM = Leg(1, 1 << 30, False, 0, False, False)
 
 
 def test_the_story_notices_a_register_that_enrols_twice(stage: Stage) -> None:
