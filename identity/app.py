@@ -14,6 +14,7 @@ A working directory holds everything of one installation::
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -218,7 +219,8 @@ class Server:
         settings, streams = installation.config.server, installation.config.capture.upload_streams
         credentials = installation.authority.server
         pair = [(credentials.key_pem, credentials.certificate_pem)]
-        self._slots = Slots(settings.workers, settings.waiting_calls)
+        workers = settings.workers or 2 * (os.cpu_count() or 1)
+        self._slots = Slots(workers, settings.waiting_calls)
         self._gate = Gate()
         self._watchman = Watchman(settings.message_s)
         self._exporter: Exporter | None = None
@@ -236,7 +238,7 @@ class Server:
             denials=self._denials,
         )
         # Every waiting call has a thread, and some more refuse the others without delay.
-        threads = settings.workers + settings.waiting_calls + streams + REFUSING_THREADS
+        threads = workers + settings.waiting_calls + streams + REFUSING_THREADS
         self._main = grpc_server(
             threads + READING_THREADS,
             (*outside, guard),
@@ -245,7 +247,7 @@ class Server:
             calls_per_connection=CALLS_PER_CONNECTION,
             idle_s=settings.idle_s,
         )
-        open_workers = max(2, settings.workers // 4)
+        open_workers = max(2, workers // 4)
         self._open = grpc_server(
             open_workers + OPEN_WAITING + REFUSING_THREADS + READING_THREADS,
             (

@@ -27,7 +27,8 @@ class ServerConfig:
     only, for terminals that have no certificate yet and for public trust material.
 
     Attributes:
-        workers: calls that run at a time.
+        workers: calls that run at a time; 0 for twice the cores. More only take turns: a search
+            keeps a core busy, and the one whose decision others wait for is slowed by theirs.
         waiting_calls: calls that may wait for a worker; one more is refused as BUSY.
         terminal_calls_per_minute: of each terminal, on average and at once; 0 sets no limit.
         drain_s: what running calls get to finish when the server is stopped.
@@ -39,7 +40,7 @@ class ServerConfig:
     address: str = "127.0.0.1:7443"
     provisioning_address: str = "127.0.0.1:7444"
     hostnames: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
-    workers: int = 16
+    workers: int = 0
     waiting_calls: int = 64
     terminal_calls_per_minute: int = 1_200
     max_message_bytes: int = 1_048_576
@@ -49,7 +50,7 @@ class ServerConfig:
     message_s: float = 20.0
 
     def __post_init__(self) -> None:
-        _require(self.workers >= 2, "server.workers", "must be at least 2")
+        _require(self.workers == 0 or self.workers >= 2, "server.workers", "must be at least 2")
         _require(0 <= self.waiting_calls <= 1_000, "server.waiting_calls", "must be 0 to 1000")
         _require(
             self.terminal_calls_per_minute >= 0,
