@@ -123,7 +123,9 @@ def findings(captures: Sequence[Capture], examiner: Examiner | None = None) -> l
             found.append(Finding(look.position, Problem.CAPTURES_DIFFER))
     if examiner is not None:
         for (first, one), (second, other) in combinations(seen, 2):
-            if examiner.similarity(one, other) >= TWICE_AT:
+            if first == second and first:
+                found.append(Finding(second, Problem.NAMED_TWICE))
+            elif examiner.similarity(one, other) >= TWICE_AT:
                 found.append(Finding(second, Problem.SAME_FINGER, first))
     return found
 

@@ -26,9 +26,12 @@ class Problem(Enum):
     UNUSABLE = "unusable"
     CAPTURES_DIFFER = "captures-differ"
     SAME_FINGER = "same-finger"
+    NAMED_TWICE = "named-twice"
 
 
-DOUBTFUL = frozenset({Problem.UNUSABLE, Problem.CAPTURES_DIFFER, Problem.SAME_FINGER})
+DOUBTFUL = frozenset(
+    {Problem.UNUSABLE, Problem.CAPTURES_DIFFER, Problem.SAME_FINGER, Problem.NAMED_TWICE}
+)
 
 _TEXTS: dict[Problem, dict[str, tuple[str, str]]] = {
     Problem.NO_FINGER: {
@@ -94,6 +97,13 @@ _TEXTS: dict[Problem, dict[str, tuple[str, str]]] = {
             "capture each finger under its own name",
         ),
         "zh": ("与{other}是同一枚手指", "请按提示的指位逐一采集"),
+    },
+    Problem.NAMED_TWICE: {
+        "en": (
+            "two of the captures have this name",
+            "name each finger once, and capture again what is named wrongly",
+        ),
+        "zh": ("有两次采集标为同一指位", "请核对指位，标错的请重采"),
     },
 }
 

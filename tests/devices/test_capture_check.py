@@ -147,8 +147,11 @@ def test_the_matcher_tells_impressions_of_one_finger_from_two_fingers(
         mixed = Capture(Finger(Sample(left)), Finger(Sample(right_again)))
         assert findings([good, Capture(Finger(Sample(left)))], examiner) == []
         assert [one.problem for one in findings([mixed], examiner)] == [Problem.CAPTURES_DIFFER]
-        twice = [Capture(Finger(Sample(right))), Capture(Finger(Sample(right_again)))]
-        assert [one.problem for one in findings(twice, examiner)] == [Problem.SAME_FINGER]
+        position = examiner.look(Sample(left)).position
+        moved = right_again[:24] + bytes([position]) + right_again[25:]
+        for other, problem in ((moved, Problem.SAME_FINGER), (right_again, Problem.NAMED_TWICE)):
+            twice = [Capture(Finger(Sample(right))), Capture(Finger(Sample(other)))]
+            assert [one.problem for one in findings(twice, examiner)] == [problem]
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared templates are not here")
