@@ -160,7 +160,7 @@ def test_a_terminal_beyond_its_quota_is_told_when_to_come_back_and_others_are_se
             service.terminal("west", "hall-2") as calm,
         ):
             answers = Counter(ask(eager)[:2] for _ in range(30))
-            assert answers[(Code.NOT_FOUND, "APPLICATION_UNKNOWN")] >= 20
+            assert answers[(Code.NOT_FOUND, "APPLICATION_UNKNOWN")] >= 18  # logging in took two
             assert answers[(Code.RESOURCE_EXHAUSTED, "QUOTA")] >= 8
             assert 1 <= ask(eager)[2] <= 3
             assert ask(calm)[0] is Code.NOT_FOUND

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
+from anju.v1 import terminals_pb2
 from devices.terminal import Connection
 from identity import cli
+from identity.commands.inventory import warnings
 from tests.identity.service_kit import Service, running
 
 ROOT = Path(__file__).resolve().parents[2]
+NOON = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -53,7 +66,8 @@ def in_process(
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with running(tmp_path_factory.mktemp("commands") / "anju") as started:
+    # The server runs in this process: what it logs is not what the command says.
+    with capture_logs(), running(tmp_path_factory.mktemp("commands") / "anju") as started:
         yield started
 
 
@@ -150,10 +164,20 @@ def test_what_cannot_work_says_why_in_one_line(
         ),
         (("register", "disclosures", "R-0", "--as", operator), "REGISTRANT_UNKNOWN"),
         (("terminal", "revoke", "nobody", "lost", "--as", operator), "TERMINAL_UNKNOWN"),
+        (("terminal", "reprovision", "nobody", "lost", "--as", operator), "TERMINAL_UNKNOWN"),
+        (("terminal", "login", empty, "anna", "--key", operator), "no usable credentials"),
+        (("terminal", "login", operator, "anna", "--key", sample), "can be read by others"),
+        (("terminal", "logout", operator), "nobody is logged in"),
+        (("operator", "revoke", "nobody", "--reason", "x", "--as", operator), "OPERATOR_UNKNOWN"),
+        (("operator", "enrol", "B!", "--role", "station", "--as", operator), "STATION_INVALID"),
+        (
+            ("operator", "enrol", "bo", "--role", "station", "--key", sample, "--as", operator),
+            "no public key",
+        ),
         (("terminal", "token", "East Gate", "hall-1", "--as", operator), "STATION_INVALID"),
         (("terminal", "enrol", operator, person, sample), "no JSON file"),
         (("terminal", "enrol", operator, tmp_path / "none.json", sample), "No such file"),
-        (("operator", "add", empty, "anna"), "run `anju init` first"),
+        (("operator", "add", empty, "anna", "--role", "station"), "run `anju init` first"),
         (("init", tmp_path / "new", "--config", tmp_path / "none.toml"), "No such file"),
     ]
     for arguments, said in cases:
@@ -173,6 +197,87 @@ def test_the_lists_of_an_empty_register_say_so(
     code, out, _ = in_process(capsys, monkeypatch, "audit", "verify", "--as", operator)
     assert code == 0
     assert "chain intact" in out
+
+
+def test_operators_are_enrolled_listed_and_revoked(
+    service: Service,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANJU_CREDENTIALS", str(service.directory / "operators" / "operator-1"))
+
+    def run(*arguments: str | Path) -> str:
+        code, out, err = in_process(capsys, monkeypatch, *arguments)
+        assert code == 0, err
+        return out
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    public, private = tmp_path / "anna.pub", tmp_path / "anna.pem"
+    public.write_bytes(
+        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    private.chmod(0o600)
+    enrolled = ("operator", "enrol", "anna", "--role", "station", "--role", "adjudicator")
+    assert "anna is registered" in run(*enrolled, "--key", public)
+    first = run("operator", "enrol", "bo", "--role", "station", "--password").splitlines()[-1]
+    assert re.fullmatch(r"(?:[0-9A-Z]{4}-){3}[0-9A-Z]{4}", first)
+    listed = run("operator", "list")
+    assert re.search(r"anna +station adjudicator +key +-", listed)
+    assert re.search(r"bo +station +first password, until ", listed)
+
+    service.terminal("east-gate", "hall-1").close()
+    home = service.directory / "terminals" / "hall-1"
+    assert "anna is logged in until" in run("terminal", "login", home, "anna", "--key", private)
+    typed = iter([first, "my own phrase"])
+    monkeypatch.setattr(typer, "prompt", lambda *_args, **_options: next(typed))
+    assert "bo is logged in until" in run("terminal", "login", home, "bo")
+    assert "logged out" in run("terminal", "logout", home)
+
+    assert "anna is revoked" in run("operator", "revoke", "anna", "--reason", "left")
+    assert re.search(r"anna .*: left", run("operator", "list"))
+    assert "bo is revoked" in run(
+        "operator", "revoke", "bo", "--reason", "left", "--directory", service.directory
+    )
+    token = run("terminal", "reprovision", "hall-1", "stolen").splitlines()[-1]
+    address = service.server.provisioning_address
+    main = ("--main-address", service.server.address)
+    assert "hall-1" in run("terminal", "provision", address, home, "--token", token, *main)
+    assert "ACTIVE" in run("terminal", "list")
+    run("terminal", "revoke", "hall-1", "gone")
+
+
+def terminal_message(name: str, **changes: Any) -> terminals_pb2.Terminal:
+    made = terminals_pb2.Terminal(
+        terminal_id=name, station_id="hall", state=terminals_pb2.TERMINAL_STATE_ACTIVE
+    )
+    made.certificate_not_after.FromDatetime(changes.pop("until", NOON + timedelta(days=60)))
+    contact = changes.pop("contact", NOON - timedelta(hours=1))
+    if contact is not None:
+        made.last_contact.FromDatetime(contact)
+    made.MergeFrom(terminals_pb2.Terminal(**changes))
+    return made
+
+
+def test_the_inventory_warns_of_what_somebody_should_look_after() -> None:
+    found = [
+        terminal_message("well"),
+        terminal_message("soon", until=NOON + timedelta(days=13, hours=5)),
+        terminal_message("late", until=NOON),
+        terminal_message("never", contact=None),
+        terminal_message("silent", contact=NOON - timedelta(days=3)),
+        terminal_message(
+            "gone", until=NOON, contact=None, state=terminals_pb2.TERMINAL_STATE_REVOKED
+        ),
+    ]
+    told = list(warnings(found, NOON, timedelta(days=14), timedelta(days=3)))
+    assert told == [
+        "soon: its certificate expires in 13 days, not renewed yet",
+        "late: its certificate has expired; provision it again",
+        "never: it has a certificate and has never called",
+        "silent: no contact for 3 days",
+    ]
 
 
 def test_trust_material_is_exported_whole(

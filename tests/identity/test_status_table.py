@@ -72,6 +72,18 @@ ROWS: list[tuple[Exception, grpc.StatusCode, str, str]] = [
         "CERTIFICATE_REVOKED",
         "",
     ),
+    (devices_errors.OperatorUnknownError("o"), Code.NOT_FOUND, "OPERATOR_UNKNOWN", ""),
+    (devices_errors.OperatorBusyError("m"), Code.ABORTED, "OPERATOR_BUSY", ""),
+    (devices_errors.OperatorRevokedError("m"), Code.PERMISSION_DENIED, "OPERATOR_REVOKED", ""),
+    (devices_errors.OperatorRequiredError("m"), Code.PERMISSION_DENIED, "OPERATOR_REQUIRED", ""),
+    (devices_errors.LoginRefusedError("o"), Code.UNAUTHENTICATED, "LOGIN_REFUSED", ""),
+    (
+        devices_errors.PasswordChangeRequiredError("m"),
+        Code.FAILED_PRECONDITION,
+        "PASSWORD_CHANGE_REQUIRED",
+        "",
+    ),
+    (devices_errors.SessionInvalidError("m"), Code.UNAUTHENTICATED, "SESSION_INVALID", ""),
     (
         issuance_errors.UnprintableCharacterError("䶮"),
         Code.FAILED_PRECONDITION,
