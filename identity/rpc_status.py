@@ -152,6 +152,10 @@ class StatusInterceptor(grpc.ServerInterceptor):
             with watched(method, context) as seen:
                 try:
                     return inner(request, context)
+                except grpc.RpcError:
+                    # Of the stream that the caller sends: it broke off, and nobody listens.
+                    seen.status = Code.CANCELLED.name
+                    raise
                 except Exception as error:
                     status = status_of(error)
                     seen.status = _NAMES[status.code]

@@ -340,11 +340,13 @@ def test_the_native_log_takes_file_descriptor_2_and_gives_it_back(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     failed = value("anju_refusals_total", reason="tls_handshake")
-    native = logs.NativeLog()
-    native.stream.write("ours\n")
-    os.write(2, b"I1 a.cc:1] Handshake failed with error SSL_ERROR_SSL: error:1: SSL routines:"
+    with structlog.testing.capture_logs() as captured:
+        native = logs.NativeLog()
+        native.stream.write("ours\n")
+        os.write(2, b"I1 a.cc:1] Handshake failed with error SSL_ERROR_SSL: error:1: SSL routines:"
                 b"OPENSSL_internal:UNSUPPORTED_PROTOCOL: Invalid\n")  # fmt: skip
-    native.close()
+        native.close()
+    assert [entry["reason"] for entry in captured] == ["UNSUPPORTED_PROTOCOL"]
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "ours\nafter\n"
     assert value("anju_refusals_total", reason="tls_handshake") == failed + 1

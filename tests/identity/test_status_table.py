@@ -254,3 +254,14 @@ def test_an_expected_refusal_is_not_logged_as_a_failure() -> None:
     (entry,) = logs
     assert (entry["event"], entry["log_level"]) == ("call", "info")
     assert (entry["status"], entry["reason"]) == ("NOT_FOUND", "PERMIT_UNKNOWN")
+
+
+def test_a_stream_that_its_caller_breaks_off_is_no_fault_of_ours() -> None:
+    def broken(_request: Any, _context: Any) -> None:
+        raise grpc.RpcError
+
+    _, call = intercepted(broken)
+    with capture_logs() as logs, pytest.raises(grpc.RpcError):
+        call()
+    (entry,) = logs
+    assert (entry["event"], entry["status"]) == ("call", "CANCELLED")
