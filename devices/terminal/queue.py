@@ -229,12 +229,12 @@ class SubmissionQueue:
                     return file.entry
             self._require_room(files, len(request) + sum(map(len, pictures)))
             self._require_contact()
-            request = self._vouch(request)
             now = self._now()
             sizes = tuple(len(picture) for picture in pictures)
             entry = Entry(key, label, EntryState.QUEUED, now, now, pictures=sizes)
             number = 1 + max((int(file.name[:12]) for file in files), default=0)
             try:
+                request = self._vouch(request)
                 for count, picture in enumerate(pictures):
                     name = _picture_name(key, count)
                     self._disk.replace(name, self._sealed(name, picture))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -13,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices import keys
+from devices import credentials, keys
 from devices.authority import Authority
-from devices.errors import NotLoggedInError, SubmissionInvalidError
+from devices.errors import NotLoggedInError, QueueFullError, SubmissionInvalidError
 from devices.proof import capture_text
 from devices.provisioning import Provisioning
 from devices.terminal import Outbox, provision
@@ -149,6 +150,19 @@ def test_nothing_is_captured_while_nobody_is_logged_in(home: Path, tmp_path: Pat
         outbox.take()  # what was captured stays
         outbox.send()
         assert [one.state for one in outbox.queue.entries()] == [EntryState.SENT]
+
+
+def test_a_full_disk_is_told_as_such(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session_at(home, datetime.now(UTC) - HOUR / 2)  # its use would be noted
+
+    def full(path: Path, content: bytes, mode: int = 0o644) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(credentials, "replace", full)
+    with Outbox(home, policy=PROMPT) as outbox:
+        with pytest.raises(QueueFullError, match="disk is full"):
+            outbox.submit(person_from(person_json(2)), [record_of(2)], label="ticket 2")
+        assert outbox.queue.entries() == []
 
 
 def test_a_malformed_submission_is_told_before_anybody_must_log_in(home: Path) -> None:
