@@ -275,12 +275,14 @@ class Provisioning:
                 return revoked
         raise TerminalBusyError(f"terminal {terminal_id!r} is changing; try again")
 
-    def report(self, principal: Principal, equipment: Equipment) -> datetime:
-        """Note what the calling terminal says it is made of; returns the register's time.
+    def report(self, principal: Principal, equipment: Equipment | None) -> datetime:
+        """Note what the calling terminal says of itself, if it does; returns the register's time.
 
         Raises:
             ArgumentInvalidError: a text is longer than 64 characters, or not printable.
         """
+        if equipment is None:
+            return self._clock.now()
         formats = equipment.template_formats
         if len(formats) > MAX_FORMATS:
             raise ArgumentInvalidError(f"name at most {MAX_FORMATS} template formats")

@@ -53,7 +53,8 @@ class TerminalServicer(terminals_pb2_grpc.TerminalServiceServicer):
     def Heartbeat(
         self, request: terminals_pb2.HeartbeatRequest, context: grpc.ServicerContext
     ) -> terminals_pb2.HeartbeatResponse:
-        now = self._provisioning.report(self._caller(), wire.equipment(request.equipment))
+        stated = wire.equipment(request.equipment) if request.HasField("equipment") else None
+        now = self._provisioning.report(self._caller(), stated)
         return terminals_pb2.HeartbeatResponse(server_time=wire.timestamp(now))
 
     def ReprovisionTerminal(

@@ -404,6 +404,7 @@ def test_the_inventory_shows_what_a_terminal_says_of_itself(
         report = terminals_pb2_grpc.TerminalServiceStub(bare.channel).Heartbeat
         wrong = terminals_pb2.Equipment(sensor_model="m\n")
         refused = refusal(lambda: report(terminals_pb2.HeartbeatRequest(equipment=wrong)))
+        assert report(terminals_pb2.HeartbeatRequest()).HasField("server_time")
     assert (refused.code, refused.reason) == (Code.INVALID_ARGUMENT, "ARGUMENT_INVALID")
 
 

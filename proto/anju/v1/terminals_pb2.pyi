@@ -328,7 +328,9 @@ class HeartbeatRequest(_message.Message):
 
     EQUIPMENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def equipment(self) -> Global___Equipment: ...
+    def equipment(self) -> Global___Equipment:
+        """unset to ask for the time only: what was reported before stays"""
+
     def __init__(
         self,
         *,
