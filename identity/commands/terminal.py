@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from identity.commands.capture import enrol, extract, inspect, submit
+from identity.commands.check import check
 from identity.commands.session import Credentials, connected, instant, new_key, pages, show_table
 from identity.commands.simulate import simulate
 
 app = typer.Typer(no_args_is_help=True, help="Capture terminals: provision, run, enrol, simulate.")
-for command in (simulate, enrol, submit, extract, inspect):
+for command in (check, simulate, enrol, submit, extract, inspect):
     app.command()(command)
 
 TerminalDirectory = Annotated[Path, typer.Argument(help="The terminal's credentials.")]
