@@ -172,7 +172,7 @@ export async function heartbeat(client, equipment) {
   return Date.now() / 1000 - Number(theirs.seconds) - theirs.nanos / 1e9
 }
 
-const signed = (key, text) => sign(key.asymmetricKeyType === 'ed25519' ? null : 'sha256', Buffer.from(text), key)
+export const signed = (key, text) => sign(key.asymmetricKeyType === 'ed25519' ? null : 'sha256', Buffer.from(text), key)
 const sha256 = (data) => createHash('sha256').update(data).digest('hex')
 const micros = ({ seconds, nanos }) => BigInt(seconds) * 1_000_000n + BigInt(Math.trunc(nanos / 1000))
 

@@ -5,7 +5,7 @@
     for finding in check(Target("10.0.0.5:7443", directory=Path("credentials"))):
         print(finding.check, finding.outcome.value, finding.found, finding.advice)
 
-Nobody is enrolled, nothing is uploaded for good, and no call is made that the register would deny.
+Nobody is enrolled, and nothing is uploaded for good.
 """
 
 from devices.terminal.conformance.checks import Target, check

@@ -1,7 +1,8 @@
-"""The calls a check makes. None of them changes the register, and none is of a kind it denies.
+"""The calls a check makes. None of them enrols anybody or changes what the register knows.
 
 What is uploaded is announced under a digest that its bytes do not have, so the register forgets all
-of it at the end (DIGEST_MISMATCH); should the check die before, within a day.
+of it at the end; should the check die before, within a day. That refusal (DIGEST_MISMATCH) is the
+one trace of a check in the audit log, beside the terminal's last contact.
 """
 
 from __future__ import annotations
@@ -100,10 +101,10 @@ class Line:
         return self._ask(self._stub.GetApplication, request)
 
     def message_of(self, size: int) -> Answer:
-        """A message of so many bytes, which is refused for what is in it."""
-        empty = enrolment_pb2.GetUploadRequest(sha256=bytes(size)).ByteSize() - size
-        request = enrolment_pb2.GetUploadRequest(sha256=bytes(size - empty))
-        return self._ask(self._stub.GetUpload, request)
+        """A message of so many bytes, asking for an application that there is not."""
+        framing = enrolment_pb2.GetApplicationRequest(application_id="A" * size).ByteSize() - size
+        request = enrolment_pb2.GetApplicationRequest(application_id="A" * (size - framing))
+        return self._ask(self._stub.GetApplication, request)
 
     def _ask(self, method: grpc.UnaryUnaryMultiCallable[Any, Any], request: Message) -> Answer:
         begun = time.monotonic()
