@@ -159,10 +159,15 @@ def test_an_operators_credentials_are_enough_for_what_terminals_do_not_do(city: 
 
 
 class Forgetful(Proxy):
-    """Cuts connections on which nothing came for a while, as firewalls do."""
+    """Gives up connections on which nothing came for a while, as firewalls do.
 
-    def __init__(self, target: str, patience_s: float) -> None:
+    Args:
+        silent: passes nothing on from then, and tells nobody.
+    """
+
+    def __init__(self, target: str, patience_s: float, silent: bool) -> None:
         self._patience_s = patience_s
+        self._silent = silent
         super().__init__(target)
 
     def _pass_on(self, source: socket.socket, sink: socket.socket, seen: bool) -> None:
@@ -172,7 +177,8 @@ class Forgetful(Proxy):
                 try:
                     chunk = source.recv(65_536)
                 except TimeoutError:
-                    self.cut()
+                    if not self._silent:
+                        self.cut()
                     return
                 if not chunk:
                     break
@@ -181,12 +187,13 @@ class Forgetful(Proxy):
             sink.shutdown(socket.SHUT_WR)
 
 
-def test_a_proxy_that_cuts_idle_connections_is_found_out(
-    city: Served, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("silent", [False, True], ids=["reset", "silence"])
+def test_a_proxy_that_forgets_idle_connections_is_found_out(
+    city: Served, monkeypatch: pytest.MonkeyPatch, silent: bool
 ) -> None:
     monkeypatch.setattr(checks, "HELD_S", 0.2)
-    with Forgetful(city.main, patience_s=1.0) as proxy:
-        found = list(check(target(city, proxy.address), idle_s=1.5, deadline_s=5.0))
+    with Forgetful(city.main, patience_s=1.0, silent=silent) as proxy:
+        found = list(check(target(city, proxy.address), idle_s=1.3, deadline_s=2.0))
     assert [one.check for one in found if one.outcome is Outcome.FAILED] == ["idle"]
 
 

@@ -36,6 +36,7 @@ CALLS = (
     "upload",
     "idle",
 )
+COMPARE = "Look from a network that you trust, and give what you see there with --fingerprint."
 STRIPPED = (
     "A proxy answers in the server's place or drops HTTP/2 trailers. It must pass on "
     "`grpc-status`, `grpc-message` and `grpc-status-details-bin`; plain TCP does."
@@ -91,8 +92,9 @@ def check(
     else:
         yield _provisioning(target.provisioning, shown, deadline_s)
     if target.directory is None:
-        for name in ("credentials", "authority", "call", *CALLS):
-            yield skipped(name, "no credentials given", "Name a terminal's directory with --as.")
+        yield skipped("credentials", "none given", "Name a terminal's directory with --as.")
+        for name in ("authority", "call", *CALLS):
+            yield skipped(name, "needs credentials")
         return
     mine, finding = _credentials(target.directory, now())
     findings += [finding, _authority(shown, mine)]
@@ -128,7 +130,7 @@ def _port(
     findings.append(tls.old_tls(target.address, deadline_s))
     findings.append(tls.server_certificate(shown, now))
     if not target.fingerprint:
-        findings.append(skipped("fingerprint", "none given", "Compare the one above."))
+        findings.append(skipped("fingerprint", "none given", COMPARE))
     elif target.fingerprint == shown.fingerprint:
         findings.append(passed("fingerprint", "the server's key is the one expected"))
     else:
