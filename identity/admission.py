@@ -7,6 +7,8 @@ either runs soon or is refused at once with RESOURCE_EXHAUSTED and the time to c
 * **Slots**: so many calls run at a time, so many wait, each for a short while. One more is
   ``BUSY``.
 * **Gate**: shut while the server drains, see :class:`Gate`. One more is UNAVAILABLE, ``DRAINING``.
+* **Shares**: so many at a time of what each caller may hold open for as long as it likes. One more
+  is ``BUSY``.
 * **Quota**: a token bucket a terminal (refilled evenly, holding one minute's worth), so that one
   terminal in a loop cannot take the others' place. One more is ``QUOTA``.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,6 +118,38 @@ class Slots:
         finally:
             with self._lock:
                 self._waiting -= 1
+
+
+class Shares:
+    """So many at a time of each caller's, so that nobody takes the others' place. Thread-safe."""
+
+    def __init__(self, each: int) -> None:
+        self._each = each
+        self._lock = threading.Lock()
+        self._held: Counter[str] = Counter()
+
+    @contextmanager
+    def held(self, caller: str) -> Iterator[None]:
+        """Hold one of a caller's for the length of the block.
+
+        Raises:
+            OverloadError: BUSY.
+        """
+        with self._lock:
+            if self._held[caller] >= self._each:
+                raise OverloadError(
+                    "BUSY",
+                    f"this caller holds {self._each} such calls open; let one end first",
+                    BUSY_RETRY_S,
+                )
+            self._held[caller] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held[caller] -= 1
+                if not self._held[caller]:
+                    del self._held[caller]
 
 
 class Gate:

@@ -99,6 +99,8 @@ OLD_SESSIONS_EVERY_S = 86_400.0
 REFUSING_THREADS = 4
 # Threads that wait for the message of a call, beside those that work: see ``receiving``.
 READING_THREADS = 64
+# One terminal may have no more than this part of the uploads at a time.
+SHARES_OF_UPLOADS = 4
 CALLS_PER_CONNECTION = 100
 # The provisioning port is for a moment in a terminal's life, and open to everybody.
 OPEN_CONNECTIONS, OPEN_CALLS_PER_CONNECTION, OPEN_IDLE_S, OPEN_WAITING = 500, 4, 30.0, 16
@@ -226,7 +228,13 @@ class Server:
         self._exporter: Exporter | None = None
         outside = (
             StatusInterceptor(),
-            ReceivingInterceptor(self._gate, settings.max_message_bytes, self._watchman),
+            ReceivingInterceptor(
+                self._gate,
+                settings.max_message_bytes,
+                self._watchman,
+                self._denials,
+                streams_each=max(1, streams // SHARES_OF_UPLOADS),
+            ),
         )
         guard = CallInterceptor(
             installation.provisioning,
@@ -246,6 +254,7 @@ class Server:
             connections=settings.max_connections,
             calls_per_connection=CALLS_PER_CONNECTION,
             idle_s=settings.idle_s,
+            handshake_s=settings.handshake_s,
         )
         open_workers = max(2, workers // 4)
         self._open = grpc_server(
@@ -258,6 +267,7 @@ class Server:
             connections=OPEN_CONNECTIONS,
             calls_per_connection=OPEN_CALLS_PER_CONNECTION,
             idle_s=OPEN_IDLE_S,
+            handshake_s=settings.handshake_s,
         )
         self._register_services()
         self.address = listen(

@@ -35,6 +35,8 @@ class ServerConfig:
         max_connections: of terminals and operators; as many open files are needed.
         idle_s: a connection without a call is closed after that, and opened by the next call.
         message_s: what a caller gets to send its message once it has begun a call.
+        handshake_s: what a caller gets for TLS and the HTTP/2 settings after it. Who has no
+            certificate can hold a connection for that long.
     """
 
     address: str = "127.0.0.1:7443"
@@ -48,6 +50,7 @@ class ServerConfig:
     max_connections: int = 6_000
     idle_s: float = 3_600.0
     message_s: float = 20.0
+    handshake_s: float = 10.0
 
     def __post_init__(self) -> None:
         _require(self.workers == 0 or self.workers >= 2, "server.workers", "must be at least 2")
@@ -64,6 +67,7 @@ class ServerConfig:
         )
         _require(1 <= self.idle_s <= 86_400, "server.idle_s", "must be 1 to 86400")
         _require(1 <= self.message_s <= 600, "server.message_s", "must be 1 to 600")
+        _require(1 <= self.handshake_s <= 60, "server.handshake_s", "must be 1 to 60")
         _require(
             self.max_message_bytes >= 262_144,
             "server.max_message_bytes",

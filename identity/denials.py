@@ -1,7 +1,7 @@
-"""Calls that are refused for who makes them, in the audit log, without filling the disk.
+"""Calls that are refused for who makes them, or as no honest terminal makes them, in the audit log.
 
-The first denial of a caller is written at once. Those that follow within a minute are counted, and
-make one entry with their number when the minute is over.
+Without filling the disk: the first denial of a caller, for one reason, is written at once. Those
+that follow within a minute are counted, and make one entry with their number when it is over.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import grpc
 
 from devices.errors import TooManyAttemptsError
 from devices.types import Principal
+from identity.errors import WithheldError
+from identity.observability import metrics
 from identity.ports import Clock
-from identity.rpc_status import status_of
+from identity.rpc_status import reason_of, status_of
 from identity.store import Database
 
 WINDOW = timedelta(minutes=1)
@@ -27,44 +29,68 @@ _DENIED = {
         grpc.StatusCode.UNAUTHENTICATED,
     )
 }
+# Seldom a mistake at a counter: rather a terminal whose software is broken, or not ours.
+_HOSTILE = frozenset(
+    {
+        "MESSAGE_TOO_LARGE",
+        "MESSAGE_MALFORMED",
+        "MESSAGE_LATE",
+        "DECODE_FAILED",
+        "PORTRAIT_INVALID",
+        "IDEMPOTENCY_CONFLICT",
+        "UPLOAD_INVALID",
+        "UPLOAD_TOO_LARGE",
+        "UPLOADS_FULL",
+        "DIGEST_MISMATCH",
+    }
+)
 _MAX_OUTCOME, _MAX_SUBJECT = 64, 40
+
+
+_Key = tuple[str, str, str]  # who, whom they claimed to be, why
 
 
 @dataclass
 class _Repeated:
     since: datetime
     action: str = ""
-    reason: str = ""
     count: int = 0
 
 
 class DenialLog:
-    """Thread-safe. Callers are bounded by certificates, so what is remembered is, too."""
+    """Thread-safe. Certificates bound the callers, and with them what is remembered."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
         self._lock = threading.Lock()
-        self._recent: dict[tuple[str, str], _Repeated] = {}
+        self._recent: dict[_Key, _Repeated] = {}
 
     def note(self, caller: Principal | None, method: str, error: Exception) -> None:
         """Write or count a refusal; errors of another kind are none of its business."""
         status = status_of(error)
-        if status.code not in _DENIED and not isinstance(error, TooManyAttemptsError):
+        withheld = isinstance(error, WithheldError)
+        reason = reason_of(status)
+        if withheld:
+            metrics.REFUSALS.labels(metrics.AUTHORISATION).inc()
+            reason = f"WITHHELD: {reason}"
+        elif not (
+            status.code in _DENIED or reason in _HOSTILE or isinstance(error, TooManyAttemptsError)
+        ):
             return
         who = ANONYMOUS if caller is None else caller.who
         # Whom a failed login claimed to be; failed logins are throttled, so those are few.
         subject = str(getattr(error, "subject_id", ""))[:_MAX_SUBJECT]
-        reason = str(getattr(error, "reason", type(error).__name__))
+        key = (who, subject, reason)
         now = self._clock.now()
         with self._lock:
-            known = self._recent.get((who, subject))
+            known = self._recent.get(key)
             if known is not None and now < known.since + WINDOW:
-                known.action, known.reason = method, reason
+                known.action = method
                 known.count += 1
                 return
             due = self._take_due(now)
-            self._recent[who, subject] = _Repeated(now)
+            self._recent[key] = _Repeated(now)
         self._write(due, now)
         with self._database.write() as tx:
             tx.audit.append(now, who, method, subject, outcome=reason[:_MAX_OUTCOME])
@@ -76,9 +102,7 @@ class DenialLog:
             due = self._take_due(now, everything)
         self._write(due, now)
 
-    def _take_due(
-        self, now: datetime, everything: bool = False
-    ) -> dict[tuple[str, str], _Repeated]:
+    def _take_due(self, now: datetime, everything: bool = False) -> dict[_Key, _Repeated]:
         due = {
             key: one for key, one in self._recent.items() if everything or now >= one.since + WINDOW
         }
@@ -86,10 +110,10 @@ class DenialLog:
             del self._recent[key]
         return {key: one for key, one in due.items() if one.count}
 
-    def _write(self, due: dict[tuple[str, str], _Repeated], now: datetime) -> None:
+    def _write(self, due: dict[_Key, _Repeated], now: datetime) -> None:
         if not due:
             return
         with self._database.write() as tx:
-            for (who, subject), one in due.items():
-                outcome = f"{one.count} more: {one.reason}"[:_MAX_OUTCOME]
+            for (who, subject, reason), one in due.items():
+                outcome = f"{one.count} more: {reason}"[:_MAX_OUTCOME]
                 tx.audit.append(now, who, one.action, subject, outcome=outcome)

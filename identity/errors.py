@@ -22,6 +22,13 @@ class NotFoundError(IdentityError):
     """What the request names does not exist, or not for this caller."""
 
 
+class WithheldError(NotFoundError):
+    """It exists, but not for this caller, who hears what is said of something unknown.
+
+    In the register's own log and numbers it is the refusal that it is.
+    """
+
+
 class StateError(IdentityError):
     """The thing is not in a state that allows this; nothing was changed."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from devices.types import Principal, Role
 from identity.enrolment import EnrolCommand, Enrolment
-from identity.errors import NotFoundError, StateError
+from identity.errors import StateError, WithheldError
 from identity.images import photo_of, sample_of
 from identity.lookups import check_sample_count
 from identity.permits import PermitDesk, ShownPermit
@@ -78,7 +78,7 @@ class Reception:
         """
         application = self._enrolment.application(application_id)
         if caller.role is Role.TERMINAL and caller.station_id != application.station_id:
-            raise NotFoundError("APPLICATION_UNKNOWN", f"no application {application_id!r}")
+            raise WithheldError("APPLICATION_UNKNOWN", f"no application {application_id!r}")
         shown = self._desk.issue_for(application)
         if shown is not None and caller.role is Role.OPERATOR:
             shown = self._desk.show(shown.permit.permit_number, str(caller), ASKED_WITH)

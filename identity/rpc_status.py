@@ -159,7 +159,7 @@ class StatusInterceptor(grpc.ServerInterceptor):
                 except Exception as error:
                     status = status_of(error)
                     seen.status = _NAMES[status.code]
-                    seen.reason = _reason(status)
+                    seen.reason = reason_of(status)
                     if status.code == Code.INTERNAL.value[0]:
                         # The type and place only: a message may quote personal data.
                         log.error("rpc failed", method=method, **_where(error))
@@ -183,7 +183,8 @@ def answering_once(
 _NAMES = {code.value[0]: code.name for code in Code}
 
 
-def _reason(status: Status) -> str:
+def reason_of(status: Status) -> str:
+    """The contract's reason in a status; empty if it has none."""
     info = ErrorInfo()
     for detail in status.details:
         if detail.Unpack(info):

@@ -3,8 +3,8 @@
 Most terminals are connected and idle most of the time. Each connection is a file descriptor, some
 memory (see benchmarks/RESULTS.md) and nothing else, until somebody sends less than they should:
 
-* a TLS handshake, and the HTTP/2 settings after it, take HANDSHAKE_S at most, however slowly a peer
-  sends. gRPC then closes the connection;
+* a TLS handshake, and the HTTP/2 settings after it, take ``handshake_s`` at most, however slowly a
+  peer sends. gRPC then closes the connection;
 * a connection without a call is closed after ``idle_s`` and opened again by the next call; it is
   pinged meanwhile, so that a peer who lost its power is noticed;
 * every connection is closed in good time after AGE (calls on it are finished): a certificate that
@@ -31,7 +31,6 @@ import grpc
 
 from identity.errors import ConfigError
 
-HANDSHAKE_S = 10.0
 AGE = timedelta(hours=12)  # gRPC varies it by a tenth, so that not all come back at once
 AGE_GRACE = timedelta(minutes=5)
 PING_EVERY = timedelta(minutes=2)
@@ -48,7 +47,7 @@ def grpc_server(
     connections: int,
     calls_per_connection: int,
     idle_s: float,
-    handshake_s: float = HANDSHAKE_S,
+    handshake_s: float,
 ) -> grpc.Server:
     """A server that listens nowhere yet.
 

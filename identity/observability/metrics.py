@@ -66,11 +66,19 @@ _BY_REASON = {
     "MESSAGE_TOO_LARGE": "size",
     "MESSAGE_MALFORMED": "malformed",
     "MESSAGE_UNFINISHED": "unfinished",
+    "MESSAGE_LATE": "unfinished",
     "DECODE_FAILED": "malformed",
+    "UPLOAD_INVALID": "malformed",
+    "DIGEST_MISMATCH": "malformed",
+    "PORTRAIT_INVALID": "malformed",
+    "UPLOAD_TOO_LARGE": "size",
+    "UPLOADS_FULL": "quota",
+    "IDEMPOTENCY_CONFLICT": "replay",
 }
+AUTHORISATION = "authorisation"
 _BY_STATUS = {
     Code.UNAUTHENTICATED.name: "authentication",
-    Code.PERMISSION_DENIED.name: "authorisation",
+    Code.PERMISSION_DENIED.name: AUTHORISATION,
 }
 TLS_HANDSHAKE = "tls_handshake"
 REFUSAL_REASONS = sorted({*_BY_REASON.values(), *_BY_STATUS.values(), TLS_HANDSHAKE})

@@ -15,7 +15,14 @@ from devices.errors import (
 )
 from devices.types import Principal, Role
 from identity.denials import DenialLog
-from identity.errors import InvalidRequestError, OverloadError, UnauthenticatedError
+from identity.errors import (
+    IdempotencyConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadError,
+    UnauthenticatedError,
+    WithheldError,
+)
 from identity.types import AuditEntry
 from tests.identity.kit import World
 
@@ -78,6 +85,15 @@ def test_callers_are_counted_apart_and_so_are_those_they_claim_to_be(
     ]
 
 
+def test_a_caller_with_many_mistakes_cannot_hide_a_denial_among_them(
+    world: World, denials: DenialLog
+) -> None:
+    for _ in range(3):
+        denials.note(HALL, "EnrolmentService.Upload", InvalidRequestError("UPLOAD_INVALID", "no"))
+        denials.note(HALL, "AuditService.ListEntries", REVOKED)
+    assert [one.outcome for one in entries(world)] == ["UPLOAD_INVALID", "CERTIFICATE_REVOKED"]
+
+
 @pytest.mark.parametrize(
     ("error", "is_denial"),
     [
@@ -86,10 +102,15 @@ def test_callers_are_counted_apart_and_so_are_those_they_claim_to_be(
         (TooManyAttemptsError(60), True),
         (InvalidRequestError("DETAILS_INVALID", "wrong"), False),
         (OverloadError("QUOTA", "too many", 1.0), False),
+        (InvalidRequestError("MESSAGE_MALFORMED", "no message"), True),
+        (OverloadError("UPLOADS_FULL", "too many", 1.0), True),
+        (IdempotencyConflictError(), True),
+        (NotFoundError("APPLICATION_UNKNOWN", "none"), False),
+        (WithheldError("APPLICATION_UNKNOWN", "none"), True),
         (RuntimeError("a bug"), False),
     ],
 )
-def test_only_refusals_for_who_calls_are_denials(
+def test_only_refusals_for_who_calls_or_what_no_honest_caller_sends_are_denials(
     world: World, denials: DenialLog, error: Exception, is_denial: bool
 ) -> None:
     denials.note(HALL, "EnrolmentService.Enrol", error)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
 
 from anju.v1 import enrolment_pb2, enrolment_pb2_grpc
 from devices.terminal import Connection
-from identity import servicer, uploads
+from identity import app, servicer, uploads
 from tests.identity.service_kit import Service, refusal, running
 
 CONTENT = bytes(range(256)) * 2_000  # 512 kB
@@ -136,15 +138,17 @@ def test_one_more_upload_than_slots_is_told_to_come_back(
         begun.release()
         release.wait(20)
 
-    calls = [stub(terminal).Upload.future(hanging(number)) for number in range(slots)]
-    try:
+    calls: list[Any] = []
+    with contextlib.ExitStack() as stack:
+        for part in range(app.SHARES_OF_UPLOADS):
+            one = stack.enter_context(service.terminal("east-gate", f"uploading-{part}"))
+            numbers = range(part, slots, app.SHARES_OF_UPLOADS)
+            calls += [stub(one).Upload.future(hanging(number)) for number in numbers]
+        stack.callback(lambda: [call.cancel() for call in calls])
+        stack.callback(release.set)
         for _ in range(slots):
             assert begun.acquire(timeout=10)
         time.sleep(0.3)
         told = refusal(lambda: stub(terminal).Upload(iter([start(b"one more")]), timeout=10))
         assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "BUSY")
         assert standing(terminal)[1]  # everything else is still served
-    finally:
-        release.set()
-        for call in calls:
-            call.cancel()
