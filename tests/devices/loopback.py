@@ -250,9 +250,14 @@ def register(
 class Proxy:
     """Passes TCP on, until it is told to break every connection; the port stays the same."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, source: str = "") -> None:
+        """
+        Args:
+            source: the address that the target sees, e.g. another one of loopback's.
+        """
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
+        self._source = (source, 0) if source else None
         self._open: list[socket.socket] = []
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -295,7 +300,7 @@ class Proxy:
                 return
             self.connections += 1
             try:
-                server = socket.create_connection(self._target)
+                server = socket.create_connection(self._target, source_address=self._source)
             except OSError:
                 client.close()
                 continue

@@ -20,6 +20,7 @@ from anju.v1 import common_pb2, enrolment_pb2
 from devices import credentials, keys
 from devices.certificates import principal_from_certificate
 from devices.keys import PrivateKey
+from devices.operators import Operators
 from devices.proof import login_text
 from devices.terminal import Connection, OperatorSession, connect, log_in, provision
 from devices.terminal.session import keep, session_metadata
@@ -45,14 +46,20 @@ def admit_terminal(installation: Installation, station: str, terminal: str) -> P
     return home
 
 
-def open_session(installation: Installation, home: Path, operator: str = "operator-1") -> None:
-    """Log an operator in at a terminal without a server in between."""
+def open_session(
+    installation: Installation,
+    home: Path,
+    operator: str = "operator-1",
+    operators: Operators | None = None,
+) -> None:
+    """Log an operator in at a terminal without a server in between; by another clock, if given."""
+    operators = operators or installation.operators
     terminal = principal_from_certificate(credentials.load(home).certificate_pem)
     key = Ed25519PrivateKey.generate()
-    challenge = installation.operators.challenge(terminal, operator)
+    challenge = operators.challenge(terminal, operator)
     login_key = credentials.load_key(installation.directory / "operators" / operator)
     text = login_text(operator, terminal.id, challenge, keys.public_bytes(key))
-    opened = installation.operators.log_in_with_key(
+    opened = operators.log_in_with_key(
         terminal, operator, challenge, keys.sign(login_key, text), keys.public_bytes(key)
     )
     keep(
