@@ -28,6 +28,7 @@ from devices.terminal.wire import enrol_request
 from devices.token import fingerprint_of, parse_token
 from devices.types import CaptureProof
 from devices.wire import packed_capture_proof
+from identity.app import SHARES_OF_UPLOADS
 from identity.authorisation import ANONYMOUS, CAPTURE, METHODS, TERMINAL
 from identity.config import CaptureConfig, ServerConfig
 from identity.rpc_status import REASONS, STATUS
@@ -140,6 +141,7 @@ def test_the_numbers_of_the_page_are_the_defaults() -> None:
         f"{capture.max_upload_bytes >> 20} MiB",
         f"{capture.upload_bytes_per_terminal >> 20} MiB of pictures",
         f"1 to {MAX_CHUNK_BYTES:,}",
+        f"a terminal has {capture.upload_streams // SHARES_OF_UPLOADS} at a time",
     ):
         assert number in PAGE.replace("\n", " "), number
     assert server.idle_s == 3_600.0
