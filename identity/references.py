@@ -55,8 +55,7 @@ class ReferenceFollower:
                 with self._database.read() as tx:
                     last = tx.people.last_change() if progress is not None else 0
                     changes = tx.people.changes_after(self._comparer.sequence, BATCH)
-                    for change in changes:
-                        self._apply(tx, change, at_hand.get(change.registrant_id))
+                    self._apply(tx, changes, at_hand)
                 applied += len(changes)
                 if progress is not None and changes:
                     progress(self._comparer.sequence, last)
@@ -64,26 +63,39 @@ class ReferenceFollower:
                     return applied
 
     def _apply(
-        self, tx: Transaction, change: ReferenceChange, at_hand: Sequence[Template] | None
+        self,
+        tx: Transaction,
+        changes: Sequence[ReferenceChange],
+        at_hand: Mapping[str, Sequence[Template]],
     ) -> None:
-        if change.kind == "withdraw":
+        """Apply changes in their order; enrolments that follow one another go in at once."""
+        additions: list[tuple[str, Sequence[Template], int]] = []
+        for change in changes:
+            templates: Sequence[Template] = ()
+            if change.kind != "withdraw":
+                own = at_hand.get(change.registrant_id)
+                templates = self._templates(tx, change) if own is None else own
+            if templates:
+                additions.append((change.registrant_id, templates, change.sequence))
+                continue
+            self._comparer.add_many(additions)
+            additions = []
             self._comparer.withdraw(change.registrant_id, change.sequence)
-            return
+        self._comparer.add_many(additions)
+
+    def _templates(self, tx: Transaction, change: ReferenceChange) -> Sequence[Template]:
+        """The fingers to enrol: none of an erased registrant, whose place here is gone too."""
         try:
-            if at_hand is not None:
-                self._comparer.add(change.registrant_id, at_hand, change.sequence)
-                return
             records = tx.people.reference_records(change.registrant_id)
-            if not records:  # an erased registrant's are gone, and so is their place here
-                self._comparer.withdraw(change.registrant_id, change.sequence)
-                return
             templates = [template_of(position, record) for position, record in records]
-            self._comparer.add(change.registrant_id, templates, change.sequence)
+            if templates:
+                self._comparer.check(templates)
+            return templates
         except (SealError, FailureToEnrolError) as error:
             # One unusable reference must not keep everybody else from being found. Whoever it was
             # is reported here at every start, until their fingers are captured again.
             log.error("reference unusable", registrant_id=change.registrant_id, reason=error.reason)
-            self._comparer.withdraw(change.registrant_id, change.sequence)
+            return []
 
 
 def template_of(position: int, record: bytes) -> Template:

@@ -26,7 +26,7 @@ from matcher.codec import decode
 from matcher.compare import PARAMETERS, PackedTemplate, pack
 from matcher.descriptor import shipped_model
 from matcher.errors import MatcherError
-from matcher.kernels import FEATURES
+from matcher.kernels import DIMENSION, FEATURES
 from matcher.store import TemplateStore
 from matcher.types import Template
 
@@ -55,7 +55,7 @@ def measured_sets(
             except MatcherError:
                 continue
             fingers.append(path.stem.rpartition("_")[0])
-        store = TemplateStore(model.dimension)
+        store = TemplateStore(DIMENSION)
         for template in packed:
             store.append(template)
         mated, non_mated = [], []

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from matcher.kernels import FEATURES
 
-CALIBRATION_VERSION = "calibration-2"
+CALIBRATION_VERSION = "calibration-3"
 EVIDENCE_FLOOR = -1.0
 """Nats. Floors from -3 to 0 decide pairs of real fingers alike (RESULTS.md); lower ones let a few
 failed captures outweigh a certain finger: with nine of ten failed, 8.0 becomes 5.0 at -2."""

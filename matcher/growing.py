@@ -22,12 +22,16 @@ class Growing:
         needed = self._length + values.shape[0]
         if needed > self._array.shape[0]:
             length = self._array.shape[0]
-            room = max(needed, length + max(length // 8, 1024) if self._length else needed)
-            grown = np.empty((room, *self._array.shape[1:]), dtype=self._array.dtype)
-            grown[: self._length] = self._array[: self._length]
-            self._array = grown
+            self.reserve(max(needed, length + max(length // 8, 1024) if self._length else needed))
         self._array[self._length : needed] = values
         self._length = needed
+
+    def reserve(self, length: int) -> None:
+        """Make room for so many entries in all, and no more."""
+        if length > self._array.shape[0]:
+            grown = np.empty((length, *self._array.shape[1:]), dtype=self._array.dtype)
+            grown[: self._length] = self._array[: self._length]
+            self._array = grown
 
     @property
     def view(self) -> NDArray[Any]:

@@ -1,25 +1,28 @@
 """Owns what is enrolled: minutiae, who they belong to, and the FAISS index over them.
 
-A *row* is one reference (one finger view); rows are numbered in the order they came and never move
-until :meth:`ReferenceIndex.compacted`. Withdrawing marks rows dead, which takes effect at once.
+A *row* is one reference (one finger view); rows are numbered in the order they came and never move.
+Withdrawing marks rows dead, which takes effect at once; :meth:`ReferenceIndex.clear` takes what
+they had in FAISS's lists away, a few lists at a time, and a snapshot leaves them out altogether.
 
-Of a minutia 28 bytes are kept: place, direction and kind in four (:func:`kernels.packed_geometry`),
+Of a minutia 24 bytes are kept: place, direction and kind in four (:func:`kernels.packed_geometry`),
 once more with the row in the eight-byte number FAISS keeps of it, so that what a search finds needs
-no look elsewhere, and a 16-byte code of its descriptor in FAISS. Descriptors themselves are made
+no look elsewhere, and a 12-byte code of its descriptor in FAISS. Descriptors themselves are made
 again from the minutiae for the few references a search compares with.
 
 FAISS files codes in inverted lists around fixed centres; centres and codebook ship with the
 package. Nothing is trained on the gallery, so an index depends only on what is in it. Descriptors,
 centres and codebook are whole numbers, and FAISS scans with tables of bytes: distances are exact,
-in whatever order a CPU adds them up, and depend on nothing but the two minutiae.
+in whatever order a CPU adds them up, and depend on nothing but the two minutiae. The centres look
+at the components of a descriptor that vary most (:data:`COARSE`): filing costs a third, and finds
+as much.
 
 This module is not thread-safe by itself; :class:`matcher.matcher.Matcher` guards it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -31,15 +34,18 @@ from numpy.typing import NDArray
 from matcher import kernels_fast
 from matcher.compare import Describe, PackedTemplate, packed_from
 from matcher.growing import Growing
-from matcher.kernels import DIMENSION, Hits, packed_geometry
+from matcher.kernels import DIMENSION, packed_geometry
 from matcher.subjects import SubjectTable
 from matcher.types import FingerPosition
 
-CENTRES_VERSION = "centres-2"
-CODE_HALVES = 32
+CENTRES_VERSION = "centres-3"
+CODE_HALVES = 24
 """Sub-quantizers of four bits each."""
+COARSE = np.arange(0, 32, 2, dtype=np.int32)
+"""The components of a descriptor that vary most: they say which list it is filed in."""
 _BLOCK = 32
 _ROW_SHIFT = 28
+_ROWS_A_PART = 100_000
 
 # FAISS's threads spin while they wait: with them an enrolment cost 15 ms of CPU, without 2.
 # Searches run in parallel with one another instead.
@@ -51,7 +57,8 @@ faiss.cvar.distance_compute_blas_threshold = 1
 
 @lru_cache(maxsize=1)
 def shipped_centres() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Centres of the inverted lists, (L, D), and the codebook, (CODE_HALVES, 16, D / CODE_HALVES).
+    """Centres of the inverted lists, (L, len(COARSE)), and the codebook, (CODE_HALVES, 16,
+    D / CODE_HALVES).
 
     Whole numbers.
     """
@@ -74,13 +81,16 @@ class ReferenceIndex:
         self._earlier = Growing(np.int32)  # the row its subject had before, or -1
         self._latest = Growing(np.int32)  # of each subject, or -1
         self._names = SubjectTable()
-        self._dead = 0
+        self._living = 0
+        self._uncleared = 0
         self._living_minutiae = 0
         self._subjects = 0
         centres, codebook = shipped_centres()
-        quantizer = faiss.IndexFlatL2(DIMENSION)
-        quantizer.add(centres)
-        self._quantizer = quantizer  # FAISS does not own it: keep it alive
+        flat = faiss.IndexFlatL2(len(COARSE))
+        flat.add(centres)
+        chosen = faiss.RemapDimensionsTransform(DIMENSION, len(COARSE), faiss.swig_ptr(COARSE))
+        quantizer = faiss.IndexPreTransform(chosen, flat)
+        self._quantizer = (quantizer, chosen, flat)  # FAISS does not own them: keep them alive
         self._minutiae = faiss.IndexIVFPQFastScan(
             quantizer, DIMENSION, centres.shape[0], CODE_HALVES, 4, faiss.METRIC_L2, _BLOCK
         )
@@ -91,7 +101,7 @@ class ReferenceIndex:
 
     def __len__(self) -> int:
         """Number of living references."""
-        return self.rows - self._dead
+        return self._living
 
     def __contains__(self, subject_id: str) -> bool:
         return bool(self.rows_of(subject_id))
@@ -102,8 +112,9 @@ class ReferenceIndex:
         return int(self._starts.view.shape[0]) - 1
 
     @property
-    def dead(self) -> int:
-        return self._dead
+    def uncleared(self) -> int:
+        """Number of dead rows that FAISS's lists still hold."""
+        return self._uncleared
 
     @property
     def subjects(self) -> int:
@@ -111,7 +122,13 @@ class ReferenceIndex:
 
     @property
     def minutiae(self) -> int:
-        return int(self._starts.view[-1])
+        """Of living references."""
+        return self._living_minutiae
+
+    @property
+    def lists(self) -> int:
+        """Number of FAISS's inverted lists."""
+        return int(self._minutiae.nlist)
 
     def rows_of(self, subject_id: str) -> Sequence[int]:
         """The living rows of a subject in their order, none if there is no such subject."""
@@ -123,13 +140,14 @@ class ReferenceIndex:
             row = int(self._earlier.view[row])
         return found[::-1]
 
-    def rows_of_numbers(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The living rows of subjects by their numbers, rising."""
+    def rows_of_numbers(self, numbers: NDArray[np.int64], before: int) -> NDArray[np.int64]:
+        """The living rows of subjects by their numbers, rising, among the first ``before``."""
         rows = []
         for number in numbers.tolist():
             row = int(self._latest.view[number])
             while row >= 0:
-                rows.append(row)
+                if row < before:
+                    rows.append(row)
                 row = int(self._earlier.view[row])
         return np.sort(np.asarray(rows, dtype=np.int64))
 
@@ -165,28 +183,44 @@ class ReferenceIndex:
         first = int(np.searchsorted(self.sequences, sequence, side="right"))
         return first + np.flatnonzero(self.alive[first:])
 
-    def add(self, subject_id: str, templates: Sequence[PackedTemplate], sequence: int) -> None:
-        """Append the references of one subject; those it already has stay."""
+    def add(self, additions: Sequence[tuple[str, Sequence[PackedTemplate], int]]) -> None:
+        """Append references: of whom, which, and the change that brings them, in their order.
+
+        References a subject already has stay.
+        """
+        rows = self.rows + np.cumsum([0] + [len(templates) for _, templates, _ in additions])
+        flat = [template for _, templates, _ in additions for template in templates]
+        if not flat:
+            return
+        packed = [packed_geometry(t.x, t.y, t.angle, t.kind) for t in flat]
+        lengths = np.asarray([len(template) for template in flat], dtype=np.int64)
+        geometry = np.concatenate(packed)
+        owners = np.repeat(np.arange(self.rows, int(rows[-1]), dtype=np.int64), lengths)
+        ids = (owners << _ROW_SHIFT) | (geometry >> 4).astype(np.int64)
+        descriptors = np.concatenate([template.descriptors for template in flat])
+        self._minutiae.add_with_ids(descriptors.astype(np.float32), ids)
+        self._geometry.extend(geometry)
+        for first, (subject_id, templates, sequence) in zip(rows, additions, strict=False):
+            self._own(subject_id, int(first), len(templates), sequence)
+        self._position.extend(np.asarray([int(t.position) for t in flat], dtype=np.uint8))
+        self._alive.extend(np.ones(len(flat), dtype=np.bool_))
+        self._starts.extend(self._starts.view[-1] + np.cumsum(lengths))
+        self._living += len(flat)
+        self._living_minutiae += int(lengths.sum())
+
+    def _own(self, subject_id: str, first: int, count: int, sequence: int) -> None:
+        """Note whose the next rows are."""
         number = self._names.number(subject_id)
         if number < 0:
             number = self._names.append(subject_id)
             self._latest.extend(np.full(1, -1))
-        if self._latest.view[number] < 0:
+        if count and self._latest.view[number] < 0:
             self._subjects += 1
-        for template in templates:
-            row = self.rows
-            geometry = packed_geometry(template.x, template.y, template.angle, template.kind)
-            ids = (np.int64(row) << _ROW_SHIFT) | (geometry >> 4).astype(np.int64)
-            self._minutiae.add_with_ids(template.descriptors.astype(np.float32), ids)
-            self._geometry.extend(geometry)
-            self._subject_of.extend(np.array([number]))
-            self._position.extend(np.array([int(template.position)], dtype=np.uint8))
-            self._sequence.extend(np.array([sequence]))
-            self._alive.extend(np.ones(1, dtype=np.bool_))
-            self._earlier.extend(np.array([self._latest.view[number]]))
+        for row in range(first, first + count):
+            self._earlier.extend(self._latest.view[number : number + 1])
             self._latest.view[number] = row
-            self._starts.extend(np.array([self._starts.view[-1] + len(template)]))
-            self._living_minutiae += len(template)
+        self._subject_of.extend(np.full(count, number))
+        self._sequence.extend(np.full(count, sequence))
 
     def withdraw(self, subject_id: str) -> int:
         """Mark the subject's rows dead; how many there were."""
@@ -196,19 +230,15 @@ class ReferenceIndex:
             starts = self._starts.view
             self._living_minutiae -= sum(int(starts[row + 1] - starts[row]) for row in rows)
             self._latest.view[self._names.number(subject_id)] = -1
-            self._dead += len(rows)
+            self._living -= len(rows)
+            self._uncleared += len(rows)
             self._subjects -= 1
         return len(rows)
-
-    def lists_holding(self, minutiae: int) -> int:
-        """How many inverted lists hold so many living minutiae on average, an eighth at most."""
-        lists = int(self._minutiae.nlist)
-        return min(-(-minutiae * lists // max(self._living_minutiae, 1)), lists // 8)
 
     def nearest(
         self, descriptors: NDArray[np.int8], k: int, lists: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The nearest minutiae of each probe minutia.
+        """The nearest minutiae of each probe minutia, dead ones included.
 
         Args:
             descriptors: (M, D) int8.
@@ -216,43 +246,13 @@ class ReferenceIndex:
             lists: inverted lists visited per minutia.
 
         Returns:
-            Squared distances to their codes, (M, k) float32, infinite where there are fewer or
-            their row is dead; and the minutiae's ids for :meth:`hits`, (M, k) int64, -1 at the same
-            places. Entries as far as the k-th are left out, since which of equals is kept would
-            depend on the order they were added in.
+            Squared distances to their codes, (M, k) float32, rising, and ids, (M, k) int64: the row
+            times 2^28 and the minutia without its kind; -1 where there are fewer.
         """
-        k = min(k, int(self._minutiae.ntotal))
         parameters = faiss.SearchParametersIVF()
         parameters.nprobe = lists
         distances, ids = self._minutiae.search(descriptors.astype(np.float32), k, params=parameters)
-        full = ids[:, -1] >= 0
-        cut = full[:, None] & (distances >= distances[:, -1:]) & (k < self._minutiae.ntotal)
-        ids[cut] = -1
-        ids[(ids >= 0) & ~self._alive.view[ids >> _ROW_SHIFT]] = -1
-        return np.where(ids >= 0, distances, np.inf).astype(np.float32), ids
-
-    def hits(
-        self, ids: NDArray[np.int64], shares: NDArray[np.float64], probe: PackedTemplate
-    ) -> Hits:
-        """What :meth:`nearest` found, by row and in an order that depends on nothing but content.
-
-        Args:
-            ids, shares: (M, k), by probe minutia.
-        """
-        finder, place = np.nonzero(ids >= 0)
-        keys = (ids[finder, place] << 7) | finder  # a template has at most 128 minutiae
-        order = np.argsort(keys)
-        found, finder = keys[order] >> 7, finder[order]
-        angle = found & 255
-        turn = angle.astype(np.float64) - probe.angle[finder].astype(np.float64)
-        return Hits(
-            row=found >> _ROW_SHIFT,
-            probe=finder,
-            x=((found >> 18) & 1023).astype(np.float32),
-            y=((found >> 8) & 1023).astype(np.float32),
-            turn=turn * (math.pi / 128.0),
-            share=shares[finder, place[order]],
-        )
+        return distances, ids
 
     def packed_of(self, row: int, describe: Describe) -> PackedTemplate:
         """One row as it was added."""
@@ -263,106 +263,67 @@ class ReferenceIndex:
         kernels_fast.unpacked(part, x, y, angle, kind)
         return packed_from(x, y, angle, kind, FingerPosition(int(self.positions[row])), describe)
 
-    # --- as arrays -----------------------------------------------------------------------------
+    # --- clearing, saving, restoring -----------------------------------------------------------
 
-    def compacted(self) -> ReferenceIndex:
-        """The same living references in the same order, without the dead."""
-        return ReferenceIndex.restored(self.saved())
-
-    def catch_up(
-        self, before: ReferenceIndex, rows: int, living: NDArray[np.bool_], describe: Describe
-    ) -> None:
-        """Repeat what happened to ``before`` since it was saved with ``rows`` rows.
-
-        Args:
-            living: (rows,) which of them lived then.
-        """
-        for row in np.flatnonzero(living & ~before.alive[:rows]).tolist():
-            self.withdraw(before.subject_id(row))
-        for row in (rows + np.flatnonzero(before.alive[rows:])).tolist():
-            template = before.packed_of(row, describe)
-            self.add(before.subject_id(row), [template], int(before.sequences[row]))
-
-    def saved(self) -> dict[str, NDArray[Any]]:
-        """Arrays from which :meth:`restored` builds the living references."""
-        alive = self._alive.view
-        new_rows = np.where(alive, np.cumsum(alive) - 1, -1)
-        numbers, subject = np.unique(self._subject_of.view[alive], return_inverse=True)
-        lengths = np.diff(self._starts.view)
-        lists, codes, ids = self._living_lists(new_rows)
-        return {
-            "geometry": self._geometry.view[np.repeat(alive, lengths)],
-            "lengths": lengths[alive].astype(np.uint8),
-            "subject": subject.astype(np.int32),
-            "position": self._position.view[alive],
-            "sequence": self._sequence.view[alive],
-            "list_lengths": lists,
-            "codes": codes,
-            "ids": ids,
-            **self._names.saved(numbers.astype(np.int64)),
-        }
-
-    def _living_lists(
-        self, new_rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
-        """Lengths, packed codes and ids of all inverted lists, without the dead."""
+    def clear(self, names: range) -> None:
+        """Take what is dead out of some of FAISS's inverted lists."""
+        alive, as_they_are = self._alive.view, np.empty(0, dtype=np.int64)
         inverted: Any = self._minutiae.invlists
-        sizes = [inverted.list_size(name) for name in range(inverted.nlist)]
-        lengths = np.asarray(sizes, dtype=np.int64)
-        blocks = -(-lengths // _BLOCK)
-        codes = np.zeros((int(blocks.sum()), CODE_HALVES, 16), dtype=np.uint8)
-        ids = np.empty(int(lengths.sum()), dtype=np.int64)
-        block = entry = 0
-        for name, size in enumerate(sizes):
-            if size == 0:
-                continue
-            own_codes, own_ids = self._list(name, size)
-            own_codes = own_codes.reshape(-1, CODE_HALVES, 16)
-            if self._dead == 0:
-                count = size
-                codes[block : block + own_codes.shape[0]] = own_codes
-                ids[entry : entry + count] = own_ids
-            else:
-                count = kernels_fast.living_codes(
-                    own_codes, own_ids, new_rows, codes[block:], ids[entry:]
-                )
-            lengths[name] = count
-            block, entry = block - (-count // _BLOCK), entry + count
-        return lengths, codes[:block], ids[:entry]
+        for name in names:
+            size = inverted.list_size(name)
+            if size:
+                codes, ids = self._list(name, size)
+                count = kernels_fast.living_codes(codes, ids, alive, as_they_are, codes, ids)
+                inverted.resize(name, count)
+                self._minutiae.ntotal -= size - count
+
+    def cleared(self, rows: int) -> None:
+        """Note that so many dead rows have been taken out of all lists."""
+        self._uncleared -= rows
+
+    def saved(self) -> Saved:
+        """What a snapshot of this moment needs to know; what it reads later does not change."""
+        alive = self._alive.view.copy()
+        numbers, subject = np.unique(self._subject_of.view[alive], return_inverse=True)
+        return Saved(
+            self,
+            alive,
+            self._starts.view,
+            self._geometry.view,
+            subject.astype(np.int32),
+            self._names.saved(numbers.astype(np.int64)),
+        )
 
     def _list(self, name: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """FAISS's own memory of one inverted list: packed codes, flat, and ids."""
+        """FAISS's own memory of one inverted list: (blocks, CODE_HALVES, 16) codes, and ids."""
         inverted: Any = self._minutiae.invlists
         code_bytes = -(-size // _BLOCK) * CODE_HALVES * 16
         codes: NDArray[np.uint8] = faiss.rev_swig_ptr(inverted.get_codes(name), code_bytes)
         ids: NDArray[np.int64] = faiss.rev_swig_ptr(inverted.get_ids(name), size)
-        return codes, ids
+        return codes.reshape(-1, CODE_HALVES, 16), ids
 
     @classmethod
-    def restored(cls, arrays: Mapping[str, NDArray[Any]]) -> ReferenceIndex:
-        """The index that :meth:`saved` these.
+    def restored(cls, array: Callable[[str], NDArray[Any]]) -> ReferenceIndex:
+        """The index whose :class:`Saved` parts these are, asked for in their order.
 
         Raises:
-            KeyError, ValueError, IndexError: the arrays do not belong together.
+            ValueError, IndexError: the arrays do not belong together.
         """
         index = cls()
-        rows, subject = int(arrays["lengths"].shape[0]), arrays["subject"]
-        index._names = SubjectTable.restored(arrays)
+        names = {name: array(name) for name in SubjectTable.ARRAYS}
+        index._names = SubjectTable.restored(names)
         index._subjects = len(index._names)
-        minutiae = int(arrays["lengths"].sum(dtype=np.int64))
-        if not (
-            subject.shape[0] == arrays["position"].shape[0] == arrays["sequence"].shape[0] == rows
-            and arrays["geometry"].shape[0] == arrays["ids"].shape[0] == minutiae
-            and int(arrays["list_lengths"].sum()) == minutiae
-        ):
-            raise ValueError("the arrays differ in their number of references or minutiae")
-        index._living_minutiae = minutiae
-        index._geometry.extend(arrays["geometry"])
-        index._starts.extend(np.cumsum(arrays["lengths"], dtype=np.int64))
+        lengths, subject = array("lengths"), array("subject")
+        index._position.extend(array("position"))
+        index._sequence.extend(array("sequence"))
+        rows = int(lengths.shape[0])
+        if not subject.shape[0] == index.positions.shape[0] == index.sequences.shape[0] == rows:
+            raise ValueError("the arrays differ in their number of references")
+        index._starts.extend(np.cumsum(lengths, dtype=np.int64))
         index._subject_of.extend(subject)
-        index._position.extend(arrays["position"])
-        index._sequence.extend(arrays["sequence"])
         index._alive.extend(np.ones(rows, dtype=np.bool_))
+        index._living = rows
+        index._living_minutiae = int(index._starts.view[-1])
         # Rows of a subject, each with the one before it.
         order = np.argsort(subject, kind="stable")
         first = np.ones(rows, dtype=np.bool_)
@@ -373,22 +334,80 @@ class ReferenceIndex:
         latest = np.full(len(index._names), -1, dtype=np.int32)
         latest[subject[order]] = order
         index._latest.extend(latest)
-        index._fill(arrays["list_lengths"], arrays["codes"], arrays["ids"])
+        index._geometry.reserve(index._living_minutiae)
+        while index._geometry.view.shape[0] < index._living_minutiae:
+            index._geometry.extend(array("geometry"))
+        index._fill(array)
+        if not index._geometry.view.shape[0] == index._minutiae.ntotal == index._living_minutiae:
+            raise ValueError("the arrays differ in their number of minutiae")
         return index
 
-    def _fill(
-        self, lengths: NDArray[np.int64], codes: NDArray[np.uint8], ids: NDArray[np.int64]
-    ) -> None:
+    def _fill(self, array: Callable[[str], NDArray[Any]]) -> None:
         inverted: Any = self._minutiae.invlists
-        if lengths.shape[0] != inverted.nlist:
-            raise ValueError(f"{lengths.shape[0]} inverted lists, expected {inverted.nlist}")
-        block = entry = 0
-        for name, size in enumerate(lengths.tolist()):
-            if size:
-                inverted.resize(name, size)
-                own_codes, own_ids = self._list(name, size)
-                count = -(-size // _BLOCK)
-                own_codes[:] = codes[block : block + count].reshape(-1)
-                own_ids[:] = ids[entry : entry + size]
-                block, entry = block + count, entry + size
-        self._minutiae.ntotal = entry
+        if int(array("lists")[0]) != self.lists:
+            raise ValueError(f"{self.lists} inverted lists are expected")
+        for name in range(self.lists):
+            ids = array("ids")
+            codes = array("codes")
+            if ids.shape[0]:
+                inverted.resize(name, ids.shape[0])
+                own_codes, own_ids = self._list(name, ids.shape[0])
+                own_codes[:] = codes
+                own_ids[:] = ids
+                self._minutiae.ntotal += ids.shape[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """One moment of an index, written out while later changes go on.
+
+    Attributes:
+        alive: (R,) bool, which rows lived.
+        starts, geometry: of the index; rows that came later are not looked at.
+        subject: whose each living row is, by the number of the name in ``names``.
+    """
+
+    index: ReferenceIndex
+    alive: NDArray[np.bool_]
+    starts: NDArray[np.int64]
+    geometry: NDArray[np.uint32]
+    subject: NDArray[np.int32]
+    names: dict[str, NDArray[Any]]
+
+    def rows(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Everything but FAISS's lists, as names and arrays."""
+        alive, index = self.alive, self.index
+        rows = alive.shape[0]
+        yield from self.names.items()
+        lengths = np.diff(self.starts)
+        yield "lengths", lengths[alive].astype(np.uint8)
+        yield "subject", self.subject
+        yield "position", index.positions[:rows][alive]
+        yield "sequence", index.sequences[:rows][alive]
+        for first in range(0, rows, _ROWS_A_PART):
+            part = slice(first, first + _ROWS_A_PART)
+            minutiae = self.geometry[
+                int(self.starts[first]) : int(self.starts[min(first + _ROWS_A_PART, rows)])
+            ]
+            kept = minutiae[np.repeat(alive[part], lengths[part])]
+            if kept.shape[0]:
+                yield "geometry", kept
+        yield "lists", np.asarray([index.lists])
+
+    def living_list(
+        self, name: int, new_rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Ids and codes of one of FAISS's lists, without what was dead or came later."""
+        inverted: Any = self.index._minutiae.invlists
+        size = inverted.list_size(name)
+        ids = np.empty(size, dtype=np.int64)
+        codes = np.zeros((-(-size // _BLOCK), CODE_HALVES, 16), dtype=np.uint8)
+        count = 0
+        if size:
+            own_codes, own_ids = self.index._list(name, size)
+            count = kernels_fast.living_codes(own_codes, own_ids, self.alive, new_rows, codes, ids)
+        return ids[:count], codes[: -(-count // _BLOCK)]
+
+    def new_rows(self) -> NDArray[np.int64]:
+        """The number each living row gets in the snapshot."""
+        return np.cumsum(self.alive) - 1

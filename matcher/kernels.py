@@ -37,19 +37,26 @@ FloatArray = NDArray[Any]
 """Of float32 or float64; the docstrings say which shape."""
 IndexArray = NDArray[np.int64]
 
-RING_RADII_PX = (14.0, 30.0, 50.0, 74.0, 104.0)
-RING_SIGMAS_PX = (7.0, 9.0, 11.0, 13.0, 16.0)
-"""Rings around a minutia and their blur: distortion displaces far neighbours more."""
-SECTORS = 10
-DIRECTIONS = 6
-SECTOR_SIGMA = 2.0 * math.pi / SECTORS * 0.6
-DIRECTION_SIGMA = 2.0 * math.pi / DIRECTIONS * 0.6
+REACH_PX = 144
+"""How far a neighbour may lie, in x and in y and in all."""
+RINGS = 24
+SECTORS = 32
+TURNS = 16
+"""Cells of a neighbour: rings of 6 px, its bearing and its direction as the minutia sees them.
+The network learned with these very cells, so their coarseness is no error to it."""
+CELLS = RINGS * SECTORS * TURNS
+PLACE_RADII_PX = (14.0, 30.0, 50.0, 74.0, 104.0)
+PLACES_A_RING = 10
+PLACES = len(PLACE_RADII_PX) * PLACES_A_RING
+"""Places around a minutia of which the network is told whether minutiae could be seen there."""
 HULL_MARGIN_PX = 12.0
 HULL_SOFTNESS_PX = 6.0
-"""A cell further outside the minutiae's convex hull than this is unseen rather than empty."""
+"""A place further outside the minutiae's convex hull than this is unseen rather than empty."""
 
-DIMENSION = 64
+DIMENSION = 48
 """Of a descriptor. A constant, so that inner products are unrolled."""
+DESCRIPTOR_LENGTH = 220.0
+"""Of a descriptor before rounding: components of 48-d vectors of this length stay inside int8."""
 MAX_SPAN_PX = 1023
 """Of a template's minutiae in x and in y: 52 mm, more than the pad of any finger."""
 MAX_MINUTIAE = 128
@@ -228,74 +235,96 @@ def outside(px: FloatArray, py: FloatArray, hx: FloatArray, hy: FloatArray) -> F
     return distance
 
 
-def neighbourhoods(x: FloatArray, y: FloatArray, angle: FloatArray) -> FloatArray:
-    """What lies around each minutia, seen from its place and direction.
+class Network(NamedTuple):
+    """The network that describes a minutia, in whole numbers: every sum is exact in float32.
 
-    Each neighbour adds a blurred spot to a polar grid of rings and sectors with one layer for each
-    relative direction; a second, plain grid says which cells lie where minutiae could be seen.
+    Attributes:
+        cells: (CELLS, U) int8, what a neighbour in each cell adds to the units, in 256ths.
+        places: (U, PLACES) int16, weights of the places that are seen; bias: (U,) int32.
+        gain: a unit is ``max(sum, 0) * gain >> 24``, at most 255.
+        last: (DIMENSION, U) int8, last_bias: (DIMENSION,) int32, from units to descriptor.
+    """
+
+    cells: NDArray[np.int8]
+    places: NDArray[np.int16]
+    bias: NDArray[np.int32]
+    gain: int
+    last: NDArray[np.int8]
+    last_bias: NDArray[np.int32]
+
+
+def polar_table() -> NDArray[np.int32]:
+    """Ring and bearing of every whole offset: (2 REACH + 1, 2 REACH + 1) by dy, then dx.
+
+    256 times the ring plus the bearing in 256 units a turn; -1 at the middle and out of reach.
+    """
+    offsets = np.arange(-REACH_PX, REACH_PX + 1)
+    dx, dy = np.meshgrid(offsets, offsets)
+    distance = np.hypot(dx, dy)
+    ring = np.floor(distance * (RINGS / REACH_PX)).astype(np.int64)
+    bearing = np.rint(np.arctan2(dy, dx) * (128.0 / math.pi)).astype(np.int64) % 256
+    inside = (distance > 0.0) & (ring < RINGS)
+    return np.where(inside, ring << 8 | bearing, -1).astype(np.int32)
+
+
+def neighbour_cells(
+    x: NDArray[np.int16], y: NDArray[np.int16], angle: NDArray[np.uint8]
+) -> list[IndexArray]:
+    """For each minutia the cells in which it sees the others, each once for every neighbour.
 
     Args:
-        x, y: (M,) float32, pixels, y up.
-        angle: (M,) float32, radians.
-
-    Returns:
-        (M, RINGS * SECTORS * (DIRECTIONS + 1)) float32, not negative.
+        x, y: (M,) whole pixels, y up.
+        angle: (M,) 256 units a turn.
     """
-    radii, sigmas = np.asarray(RING_RADII_PX), np.asarray(RING_SIGMAS_PX)
-    xf, yf, af = (np.asarray(values, dtype=np.float64) for values in (x, y, angle))
-    dx, dy = xf[None, :] - xf[:, None], yf[None, :] - yf[:, None]
-    distance = np.hypot(dx, dy)
-    near = (distance >= 1e-3) & (distance <= radii[-1] + 2.5 * sigmas[-1])
-    sectors = 2.0 * math.pi * np.arange(SECTORS) / SECTORS
-    directions = 2.0 * math.pi * np.arange(DIRECTIONS) / DIRECTIONS
+    table = polar_table()
+    xi, yi, ai = (np.asarray(values, dtype=np.int64) for values in (x, y, angle))
+    found = []
+    for i in range(xi.shape[0]):
+        dx, dy = xi - xi[i], yi - yi[i]
+        near = np.flatnonzero((np.abs(dx) <= REACH_PX) & (np.abs(dy) <= REACH_PX))
+        polar = table[dy[near] + REACH_PX, dx[near] + REACH_PX]
+        near, polar = near[polar >= 0], polar[polar >= 0]
+        sector = ((polar - ai[i] + 128 // SECTORS) & 255) * SECTORS >> 8
+        turn = ((ai[near] - ai[i] + 128 // TURNS) & 255) * TURNS >> 8
+        found.append((((polar >> 8) * SECTORS + sector) * TURNS + turn).astype(np.int64))
+    return found
 
-    def bell(z: FloatArray) -> FloatArray:
-        spot: FloatArray = np.exp(-0.5 * z * z)
-        return spot
 
-    ring = bell((distance[:, :, None] - radii) / sigmas)
-    bearing = np.arctan2(dy, dx) - af[:, None]
-    sector = bell(wrapped(bearing[:, :, None] - sectors) / SECTOR_SIGMA)
-    turn = af[None, :] - af[:, None]
-    direction = bell(wrapped(turn[:, :, None] - directions) / DIRECTION_SIGMA)
-    ring = np.where(near[:, :, None] & (ring >= 0.02), ring, 0.0)
-    cell = ring[:, :, :, None] * sector[:, :, None, :]
-    cell = np.where(cell >= 0.02, cell, 0.0)
-    density = np.einsum("ijpq,ijd->ipqd", cell, direction)
+def seen_places(x: FloatArray, y: FloatArray, angle: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """How far each minutia's places lie where minutiae could be seen, (M, PLACES), 255 for surely.
+
+    Args:
+        x, y: (M,) float32.
+        angle: (M,) 256 units a turn.
+    """
+    xf, yf = x.astype(np.float64), y.astype(np.float64)
+    around = 2.0 * math.pi * np.arange(PLACES_A_RING) / PLACES_A_RING
+    at = angle[:, None, None] * (2.0 * math.pi / 256.0) + around
+    radii = np.asarray(PLACE_RADII_PX)[:, None]
+    cx = xf[:, None, None] + radii * np.cos(at)
+    cy = yf[:, None, None] + radii * np.sin(at)
     hull = convex_hull(x, y)
-    at = af[:, None, None] + sectors
-    cx = xf[:, None, None] + radii[:, None] * np.cos(at)
-    cy = yf[:, None, None] + radii[:, None] * np.sin(at)
-    d = outside(cx.ravel(), cy.ravel(), xf[hull], yf[hull]).reshape(cx.shape)
+    d = outside(cx.ravel(), cy.ravel(), xf[hull], yf[hull])
     seen = 1.0 / (1.0 + np.exp((d - HULL_MARGIN_PX) / HULL_SOFTNESS_PX))
-    m = x.shape[0]
-    return np.concatenate((density.reshape(m, -1), seen.reshape(m, -1)), axis=1).astype(np.float32)
+    return np.rint(255.0 * seen).astype(np.uint8).reshape(x.shape[0], PLACES)
 
 
 def describe(
-    neighbours: FloatArray,
-    w1: FloatArray,
-    b1: FloatArray,
-    w2: FloatArray,
-    b2: FloatArray,
-    quantum: float,
+    cells: list[IndexArray], seen: NDArray[np.uint8], network: Network
 ) -> NDArray[np.int8]:
-    """Two layers with a rectifier between, scaled to length ``quantum`` and rounded.
+    """Descriptors, (M, DIMENSION), scaled to :data:`DESCRIPTOR_LENGTH` and rounded.
 
     Args:
-        neighbours: (M, F) float32.
-        w1, b1, w2, b2: (F, H), (H,), (H, D), (D,) float32.
-
-    Returns:
-        (M, D) int8 within [-127, 127].
+        cells, seen: of :func:`neighbour_cells` and :func:`seen_places`.
     """
-    hidden = np.maximum(neighbours @ w1 + b1, 0.0)
-    vector = hidden @ w2 + b2
-    length = np.maximum(np.linalg.norm(vector, axis=1, keepdims=True), 1e-12)
-    rounded: NDArray[np.int8] = np.clip(np.rint(vector * (quantum / length)), -127, 127).astype(
-        np.int8
-    )
-    return rounded
+    summed = np.stack([network.cells[own].astype(np.int64).sum(axis=0) for own in cells])
+    total = 256 * summed + seen.astype(np.int64) @ network.places.astype(np.int64).T + network.bias
+    units = np.minimum(np.maximum(total, 0) * network.gain >> 24, 255)
+    vector = units @ network.last.astype(np.int64).T + network.last_bias
+    length = np.sqrt(np.maximum((vector * vector).sum(axis=1, keepdims=True), 1))
+    rounded = np.clip(np.rint(vector * (DESCRIPTOR_LENGTH / length)), -127, 127)
+    described: NDArray[np.int8] = rounded.astype(np.int8)
+    return described
 
 
 # --- the comparison ---

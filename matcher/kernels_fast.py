@@ -21,25 +21,25 @@ import numpy as np
 from matcher.kernels import (
     BETTER,
     BUMP_REACH,
+    DESCRIPTOR_LENGTH,
     DIMENSION,
-    DIRECTION_SIGMA,
-    DIRECTIONS,
     HULL_MARGIN_PX,
     HULL_SOFTNESS_PX,
     MAX_CANDIDATES,
     MAX_MINUTIAE,
     PAIR_CUT,
-    RING_RADII_PX,
-    RING_SIGMAS_PX,
-    SECTOR_SIGMA,
+    PLACE_RADII_PX,
+    PLACES,
+    PLACES_A_RING,
+    REACH_PX,
     SECTORS,
+    TURNS,
     VOTE_CUT,
     VOTE_UNITS,
+    polar_table,
 )
 
-_RINGS = len(RING_RADII_PX)
-_CELLS = _RINGS * SECTORS
-_DENSITY = _CELLS * DIRECTIONS
+_POLAR = polar_table()
 _TWO_PI = 2.0 * math.pi
 
 _jit: Any = nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -96,6 +96,78 @@ def kept(x, y, best_first, spacing, most):  # type: ignore[no-untyped-def]
             if count == most:
                 break
     return rows[:count].copy()
+
+
+@_jit
+def _before(a, b, first, second, third, fourth, fifth):  # type: ignore[no-untyped-def]
+    """Whether row a comes before row b by five columns, one after the other."""
+    if first[a] != first[b]:
+        return first[a] < first[b]
+    if second[a] != second[b]:
+        return second[a] < second[b]
+    if third[a] != third[b]:
+        return third[a] < third[b]
+    if fourth[a] != fourth[b]:
+        return fourth[a] < fourth[b]
+    return fifth[a] < fifth[b]
+
+
+@_jit
+def _sorted_rows(rows, first, second, third, fourth, fifth):  # type: ignore[no-untyped-def]
+    """Insertion sort, in place and stable: there are a few dozen rows."""
+    for a in range(1, rows.shape[0]):
+        row = rows[a]
+        b = a
+        while b > 0 and _before(row, rows[b - 1], first, second, third, fourth, fifth):
+            rows[b] = rows[b - 1]
+            b -= 1
+        rows[b] = row
+
+
+@_jit
+def best_first(x, y, angle, quality):  # type: ignore[no-untyped-def]
+    """Rows by falling quality, then distance from the middle of them all, x, y and angle."""
+    m = x.shape[0]
+    worst = np.empty(m, np.int64)
+    off_centre = np.empty(m, np.int64)
+    middle_x = np.sort(x)[(m - 1) // 2]
+    middle_y = np.sort(y)[(m - 1) // 2]
+    for i in range(m):
+        worst[i] = -np.int64(quality[i])
+        off_centre[i] = (x[i] - middle_x) ** 2 + (y[i] - middle_y) ** 2
+    rows = np.arange(m)
+    _sorted_rows(rows, worst, off_centre, x, y, angle)
+    return rows
+
+
+@_jit
+def in_canonical_order(rows, x, y, angle):  # type: ignore[no-untyped-def]
+    """The same rows by x, y and angle."""
+    ordered = rows.copy()
+    _sorted_rows(ordered, x, y, angle, angle, angle)
+    return ordered
+
+
+@_jit
+def hull_area(x, y):  # type: ignore[no-untyped-def]
+    """See :func:`matcher.kernels.hull_area`, of the convex hull of these minutiae."""
+    return _area(x, y, convex_hull(x, y))
+
+
+@_jit
+def self_likeness(descriptors):  # type: ignore[no-untyped-def]
+    """Mean inner product of different minutiae's descriptors, two at least."""
+    m, d = descriptors.shape
+    of_sum = np.int64(0)
+    own = np.int64(0)
+    for c in range(d):
+        total = np.int64(0)
+        for i in range(m):
+            v = np.int64(descriptors[i, c])
+            total += v
+            own += v * v
+        of_sum += total * total
+    return (of_sum - own) / (m * (m - 1))
 
 
 @_jit
@@ -175,42 +247,6 @@ def _exp(v):  # type: ignore[no-untyped-def]
     return t * t
 
 
-_STEP = _TWO_PI / SECTORS
-_ONE_OFF = math.exp(-0.5 * (_STEP / SECTOR_SIGMA) ** 2)
-_TWO_OFF = math.exp(-0.5 * (2.0 * _STEP / SECTOR_SIGMA) ** 2)
-
-
-@_jit
-def _spot(cells, rings, first_ring, last_ring, bearing, direction):  # type: ignore[no-untyped-def]
-    """Add one neighbour's blurred spot to a minutia's grid."""
-    nearest = math.floor(bearing / _STEP + 0.5)
-    off = bearing - nearest * _STEP
-    # A bell at whole steps from ``off``: exp(-(off - k step)^2 / 2 s^2) takes two exponentials.
-    middle = math.exp(-0.5 * (off / SECTOR_SIGMA) ** 2)
-    ratio = math.exp(off * _STEP / SECTOR_SIGMA**2)
-    back = 1.0 / ratio
-    start = int(nearest) + 10 * SECTORS
-    for k in range(-2, 3):
-        sector = middle
-        if k == -2:
-            sector *= back * back * _TWO_OFF
-        elif k == -1:
-            sector *= back * _ONE_OFF
-        elif k == 1:
-            sector *= ratio * _ONE_OFF
-        elif k == 2:
-            sector *= ratio * ratio * _TWO_OFF
-        if sector < 0.02:
-            continue
-        q = (start + k) % SECTORS
-        for p in range(first_ring, last_ring):
-            w = np.float32(rings[p] * sector)
-            if w >= 0.02:
-                base = (p * SECTORS + q) * DIRECTIONS
-                for e in range(DIRECTIONS):
-                    cells[base + e] += w * direction[e]
-
-
 @_jit_sums
 def _seen(cx, cy, edges, nx, ny, nc, out):  # type: ignore[no-untyped-def]
     """Weight of places by how far they lie outside the hull's edges."""
@@ -230,72 +266,40 @@ def _seen(cx, cy, edges, nx, ny, nc, out):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def neighbourhoods(x, y, angle):  # type: ignore[no-untyped-def]
-    """See :func:`matcher.kernels.neighbourhoods`; angles are bytes, 256 a turn."""
-    m = x.shape[0]
-    out = np.zeros((m, _DENSITY + _CELLS), np.float32)
+def seen_places(x, y, angle, hull, out):  # type: ignore[no-untyped-def]
+    """See :func:`matcher.kernels.seen_places`; into (M, PLACES) float32, whole numbers."""
     unit = _TWO_PI / 256.0
-    directions = np.empty((256, DIRECTIONS), np.float32)
-    for t in range(256):
-        for k in range(DIRECTIONS):
-            z = _wrapped(t * unit - _TWO_PI * k / DIRECTIONS) / DIRECTION_SIGMA
-            directions[t, k] = math.exp(-0.5 * z * z)
-    ring = np.empty(_RINGS)
-    reach = RING_RADII_PX[-1] + 2.5 * RING_SIGMAS_PX[-1]
-    for i in range(m):
-        for j in range(i):
-            dx = float(x[j]) - float(x[i])
-            dy = float(y[j]) - float(y[i])
-            r2 = dx * dx + dy * dy
-            if r2 > reach * reach or r2 < 1e-6:
-                continue
-            r = math.sqrt(r2)
-            first = _RINGS
-            last = 0
-            for k in range(_RINGS):
-                z = (r - RING_RADII_PX[k]) / RING_SIGMAS_PX[k]
-                ring[k] = 0.0
-                if abs(z) < 2.9:
-                    ring[k] = math.exp(-0.5 * z * z)
-                    first = min(first, k)
-                    last = k + 1
-            bearing = math.atan2(dy, dx)
-            turn = int(angle[j]) - int(angle[i])
-            _spot(out[i], ring, first, last, bearing - angle[i] * unit, directions[turn & 255])
-            _spot(
-                out[j],
-                ring,
-                first,
-                last,
-                bearing + math.pi - angle[j] * unit,
-                directions[-turn & 255],
-            )
-    hull = convex_hull(x, y)
     normals = np.empty((3, hull.shape[0]), np.float32)
     edges = _edges(x, y, hull, normals[0], normals[1], normals[2])
-    gx = np.empty(_CELLS, np.float32)
-    gy = np.empty(_CELLS, np.float32)
-    for p in range(_RINGS):
-        for q in range(SECTORS):
-            gx[p * SECTORS + q] = RING_RADII_PX[p] * math.cos(_TWO_PI * q / SECTORS)
-            gy[p * SECTORS + q] = RING_RADII_PX[p] * math.sin(_TWO_PI * q / SECTORS)
-    cx = np.empty(_CELLS, np.float32)
-    cy = np.empty(_CELLS, np.float32)
-    for i in range(m):
+    gx = np.empty(PLACES, np.float32)
+    gy = np.empty(PLACES, np.float32)
+    for p in range(len(PLACE_RADII_PX)):
+        for q in range(PLACES_A_RING):
+            gx[p * PLACES_A_RING + q] = PLACE_RADII_PX[p] * math.cos(_TWO_PI * q / PLACES_A_RING)
+            gy[p * PLACES_A_RING + q] = PLACE_RADII_PX[p] * math.sin(_TWO_PI * q / PLACES_A_RING)
+    cx = np.empty(PLACES, np.float32)
+    cy = np.empty(PLACES, np.float32)
+    seen = np.empty(PLACES, np.float32)
+    for i in range(x.shape[0]):
         co = np.float32(math.cos(angle[i] * unit))
         si = np.float32(math.sin(angle[i] * unit))
-        for c in range(_CELLS):
+        for c in range(PLACES):
             cx[c] = x[i] + co * gx[c] - si * gy[c]
             cy[c] = y[i] + si * gx[c] + co * gy[c]
         if edges > 0:
-            _seen(cx, cy, edges, normals[0], normals[1], normals[2], out[i, _DENSITY:])
+            _seen(cx, cy, edges, normals[0], normals[1], normals[2], seen)
         else:
-            for c in range(_CELLS):
+            for c in range(PLACES):
                 d = math.sqrt((cx[c] - x[hull[0]]) ** 2 + (cy[c] - y[hull[0]]) ** 2)
-                out[i, _DENSITY + c] = 1.0 / (
-                    1.0 + math.exp((d - HULL_MARGIN_PX) / HULL_SOFTNESS_PX)
-                )
-    return out
+                seen[c] = 1.0 / (1.0 + math.exp((d - HULL_MARGIN_PX) / HULL_SOFTNESS_PX))
+        for c in range(PLACES):
+            out[i, c] = np.float32(np.rint(np.float32(255.0) * seen[c]))
+
+
+@_jit
+def _add_cell(total, cell):  # type: ignore[no-untyped-def]
+    for c in range(total.shape[0]):
+        total[c] += np.int16(cell[c])
 
 
 @_jit_sums
@@ -343,33 +347,84 @@ def _layer(values, weights, bias, out):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def describe(neighbours, w1, b1, w2, b2, quantum):  # type: ignore[no-untyped-def]
-    """See :func:`matcher.kernels.describe`, with weights transposed, output by input."""
-    m, f = neighbours.shape
-    h = w1.shape[0]
-    d = w2.shape[0]
-    out = np.empty((m, d), np.int8)
-    values = np.zeros((4, f), np.float32)
-    hidden = np.empty((4, h), np.float32)
-    vectors = np.empty((4, d), np.float32)
+def _cell(xi, yi, ai, xj, yj, aj):  # type: ignore[no-untyped-def]
+    """The cell in which minutia i sees minutia j, -1 out of reach."""
+    dx = np.int64(xj - xi)
+    dy = np.int64(yj - yi)
+    if dx > REACH_PX or dx < -REACH_PX or dy > REACH_PX or dy < -REACH_PX:
+        return -1
+    polar = _POLAR[dy + REACH_PX, dx + REACH_PX]
+    if polar < 0:
+        return -1
+    sector = (((polar - np.int64(ai) + 128 // SECTORS) & 255) * SECTORS) >> 8
+    turn = (((np.int64(aj) - np.int64(ai) + 128 // TURNS) & 255) * TURNS) >> 8
+    return ((polar >> 8) * SECTORS + sector) * TURNS + turn
+
+
+@_jit
+def surroundings(x, y, angle):  # type: ignore[no-untyped-def]
+    """:func:`matcher.kernels.neighbour_cells` one behind the other, where each minutia's start,
+    and :func:`matcher.kernels.seen_places`."""
+    m = x.shape[0]
+    xf = x.astype(np.float32)
+    yf = y.astype(np.float32)
+    cells = np.empty(m * m, np.int64)
+    starts = np.zeros(m + 1, np.int64)
+    count = 0
+    for i in range(m):
+        for j in range(m):
+            cell = _cell(xf[i], yf[i], angle[i], xf[j], yf[j], angle[j])
+            if cell >= 0:
+                cells[count] = cell
+                count += 1
+        starts[i + 1] = count
+    seen = np.empty((m, PLACES), np.float32)
+    seen_places(xf, yf, angle, convex_hull(xf, yf).astype(np.uint8), seen)
+    return cells[:count].copy(), starts, seen
+
+
+@_jit
+def _rectified(units, total, gain):  # type: ignore[no-untyped-def]
+    """Units from 0 to 255 of their sums; products of whole numbers are exact in float64."""
+    for c in range(units.shape[0]):
+        v = np.float64(total[c]) * 256.0 + np.float64(units[c])
+        units[c] = np.float32(min(np.floor(max(v, 0.0) * gain), 255.0))
+
+
+@_jit
+def describe(x, y, angle, hull, cells, places, bias, gain, last, last_bias):  # type: ignore[no-untyped-def]
+    """See :func:`matcher.kernels.describe`: descriptors of minutiae with a hull, (M, D) int8.
+
+    Weights behind the cells, and biases, are float32, whole numbers all the same.
+    """
+    m = x.shape[0]
+    width = cells.shape[1]
+    out = np.empty((m, DIMENSION), np.int8)
+    seen = np.zeros((m + 3, PLACES), np.float32)
+    seen_places(x, y, angle, hull, seen)
+    total = np.empty(width, np.int16)
+    units = np.zeros((4, width), np.float32)
+    vectors = np.zeros((4, DIMENSION), np.float32)
     for start in range(0, m, 4):
         count = min(4, m - start)
+        _layer(seen[start : start + 4], places, bias, units)
         for r in range(count):
-            for k in range(f):
-                values[r, k] = neighbours[start + r, k]
-        _layer(values, w1, b1, hidden)
-        for r in range(4):
-            for k in range(h):
-                hidden[r, k] = max(hidden[r, k], np.float32(0.0))
-        _layer(hidden, w2, b2, vectors)
+            i = start + r
+            total[:] = 0
+            for j in range(m):
+                cell = _cell(x[i], y[i], angle[i], x[j], y[j], angle[j])
+                if cell >= 0:
+                    _add_cell(total, cells[cell])
+            _rectified(units[r], total, gain * (1.0 / (1 << 24)))
+        _layer(units, last, last_bias, vectors)
         for r in range(count):
-            norm = 0.0
-            for c in range(d):
-                norm += vectors[r, c] * vectors[r, c]
-            scale = quantum / max(math.sqrt(norm), 1e-12)
-            for c in range(d):
-                v = min(max(round(vectors[r, c] * scale), -127.0), 127.0)
-                out[start + r, c] = np.int8(v)
+            square = 0.0
+            for c in range(DIMENSION):
+                square += np.float64(vectors[r, c]) * np.float64(vectors[r, c])
+            scale = DESCRIPTOR_LENGTH / math.sqrt(max(square, 1.0))
+            for c in range(DIMENSION):
+                v = np.rint(np.float64(vectors[r, c]) * scale)
+                out[start + r, c] = np.int8(min(max(v, -127.0), 127.0))
     return out
 
 
@@ -1119,51 +1174,109 @@ def compare_rows(  # type: ignore[no-untyped-def]
 
 
 @_jit
-def vote(row, probe, x, y, turn, share, px, py, P):  # type: ignore[no-untyped-def]
-    """See :func:`matcher.kernels.vote`; the hits' columns come one by one."""
-    count = row.shape[0]
+def ballots(distances, ids, alive, rows, half_scale):  # type: ignore[no-untyped-def]
+    """What each probe minutia found and its :func:`matcher.kernels.shares`, one by one.
+
+    Entries as far as the last are left out where there may be more of them: which of equals FAISS
+    keeps depends on the order they were added in. So are the dead, and rows that came later.
+
+    Args:
+        distances: (M, K) float32, rising; ids: (M, K) int64, row times 2^28 and a place, or -1.
+        alive: (R,) bool; rows: how many of them there were when the search began.
+
+    Returns:
+        (N,) int64 keys, the id times 128 and the probe minutia, and (N,) float64 shares.
+    """
+    m, k = ids.shape
+    keys = np.empty(m * k, np.int64)
+    share = np.empty(m * k)
+    count = 0
+    for i in range(m):
+        first = count
+        cut = distances[i, k - 1] if ids[i, k - 1] >= 0 else np.float32(np.inf)
+        for j in range(k):
+            name = ids[i, j]
+            if name < 0 or distances[i, j] >= cut:
+                break
+            row = name >> 28
+            if row >= rows or not alive[row]:
+                continue
+            keys[count] = (name << 7) | i
+            share[count] = distances[i, j]
+            count += 1
+        if count > first:
+            nearest = share[first]
+            total = 0.0
+            # From small to large: equals add up the same in either order.
+            for j in range(count - 1, first - 1, -1):
+                share[j] = math.exp(half_scale * (nearest - share[j]))
+                total += share[j]
+            for j in range(first, count):
+                share[j] /= total
+    return keys[:count].copy(), share[:count].copy()
+
+
+@_jit
+def vote(keys, share, angle, px, py, P):  # type: ignore[no-untyped-def]
+    """See :func:`matcher.kernels.vote`; hits as :func:`ballots` gives them, by rising key."""
+    count = keys.shape[0]
     rows = np.empty(count, np.int64)
     votes = np.empty(count, np.int64)
     motions = np.empty((count, 3), np.float64)
     voice = np.zeros(px.shape[0])
+    probe = np.empty(count, np.int64)
+    x = np.empty(count, np.float32)
+    y = np.empty(count, np.float32)
+    turn = np.empty(count, np.float64)
+    for s in range(count):
+        name = keys[s] >> 7
+        probe[s] = keys[s] & 127
+        x[s] = (name >> 18) & 1023
+        y[s] = (name >> 8) & 1023
+        turn[s] = (np.float64(name & 255) - np.float64(angle[probe[s]])) * (math.pi / 128.0)
     found = 0
     start = 0
     while start < count:
+        row = keys[start] >> 35
         stop = start + 1
-        while stop < count and row[stop] == row[start]:
+        while stop < count and keys[stop] >> 35 == row:
             stop += 1
         best = 0.0
         for s in range(start, stop):
             rotation = _wrapped(turn[s])
             if abs(rotation) > P.max_rotation:
                 continue
-            co = math.cos(rotation)
-            si = math.sin(rotation)
-            i0 = probe[s]
-            for q in range(start, stop):
-                voice[probe[q]] = 0.0
-            for q in range(start, stop):
-                i = probe[q]
-                g = _agreement(
-                    px[i] - px[i0], py[i] - py[i0], x[q] - x[s], y[q] - y[s],
-                    turn[q] - rotation, co, si, P,
-                )  # fmt: skip
-                voice[i] = max(voice[i], share[q] * g)
-            total = 0.0
-            for q in range(start, stop):
-                total += voice[probe[q]]
-                voice[probe[q]] = 0.0
+            if stop == start + 1:
+                total = share[s]
+                co = math.cos(rotation)
+                si = math.sin(rotation)
+                i0 = probe[s]
+            else:
+                co = math.cos(rotation)
+                si = math.sin(rotation)
+                i0 = probe[s]
+                for q in range(start, stop):
+                    i = probe[q]
+                    g = _agreement(
+                        px[i] - px[i0], py[i] - py[i0], x[q] - x[s], y[q] - y[s],
+                        turn[q] - rotation, co, si, P,
+                    )  # fmt: skip
+                    voice[i] = max(voice[i], share[q] * g)
+                total = 0.0
+                for q in range(start, stop):
+                    total += voice[probe[q]]
+                    voice[probe[q]] = 0.0
             if total > best:
                 best = total
                 motions[found, 0] = rotation
                 motions[found, 1] = x[s] - (co * px[i0] - si * py[i0])
                 motions[found, 2] = y[s] - (si * px[i0] + co * py[i0])
         if best > 0.0:
-            rows[found] = row[start]
+            rows[found] = row
             votes[found] = np.int64(best * VOTE_UNITS)
             found += 1
         start = stop
-    return rows[:found], votes[:found], motions[:found]
+    return rows[:found].copy(), votes[:found].copy(), motions[:found].copy()
 
 
 @_jit
@@ -1297,7 +1410,7 @@ def compare_references(x, y, a, k, d, h, geometry, starts, rows, network, scale,
         yr = y1.astype(np.float32)
         ar = a1.astype(np.float32) * unit
         h1 = convex_hull(xr, yr).astype(np.uint8)  # of one type: compiled once
-        dr = describe(neighbourhoods(xr, yr, a1), *network).astype(np.int16)
+        dr = describe(xr, yr, a1, h1, *network).astype(np.int16)
         probe = (xp, yp, ap, k, dp, h)
         other = (xr, yr, ar, k1, dr, h1)
         # One call, so that the comparison is compiled into this once.
@@ -1310,25 +1423,28 @@ def compare_references(x, y, a, k, d, h, geometry, starts, rows, network, scale,
 
 
 @_jit
-def living_codes(codes, ids, new_rows, out_codes, out_ids):  # type: ignore[no-untyped-def]
+def living_codes(codes, ids, alive, new_rows, out_codes, out_ids):  # type: ignore[no-untyped-def]
     """Copy the living entries of one inverted list, packed in FAISS's blocks of 32 codes.
 
-    A block holds, for each of 32 sub-quantizers in turn, 16 bytes: the low halves are entries 0-15
-    and the high halves 16-31, in the order 0, 8, 1, 9, ... 7, 15.
+    A block holds, for each of the sub-quantizers in turn, 16 bytes: the low halves are entries 0-15
+    and the high halves 16-31, in the order 0, 8, 1, 9, ... 7, 15. The output may be the input.
 
     Args:
-        codes: (blocks, 32, 16) uint8; ids: (N,) int64, row number times 2^28 and a place.
-        new_rows: (R,) int64, the new number of each row, or -1 for a dead one.
-        out_codes, out_ids: as many, zeroed.
+        codes: (blocks, M, 16) uint8; ids: (N,) int64, row number times 2^28 and a place.
+        alive: (R,) bool; entries of row R and later ones are left out.
+        new_rows: (R,) int64, the new number of each row, or (0,) where they stay.
+        out_codes, out_ids: as many.
 
     Returns:
         How many live.
     """
     count = 0
     for e in range(ids.shape[0]):
-        row = new_rows[ids[e] >> 28]
-        if row < 0:
+        row = ids[e] >> 28
+        if row >= alive.shape[0] or not alive[row]:
             continue
+        if new_rows.shape[0]:
+            row = new_rows[row]
         out_ids[count] = (row << 28) | (ids[e] & ((1 << 28) - 1))
         a = e & 15
         b = count & 15
@@ -1338,6 +1454,7 @@ def living_codes(codes, ids, new_rows, out_codes, out_ids):  # type: ignore[no-u
         up = 4 if count & 16 else 0
         for m in range(codes.shape[1]):
             half = (codes[e >> 5, m, source] >> down) & 15
-            out_codes[count >> 5, m, target] |= half << up
+            kept = out_codes[count >> 5, m, target] & (240 >> up)
+            out_codes[count >> 5, m, target] = kept | (half << up)
         count += 1
     return count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,10 +21,15 @@ from matcher.descriptor import DESCRIPTOR_VERSION, shipped_model
 from matcher.errors import FailureToEnrolError, IndexStateError, UnknownSubjectError
 from matcher.index import CENTRES_VERSION, ReferenceIndex
 from matcher.kernels import FEATURES
-from matcher.search import Searcher, SearchSettings
+from matcher.search import Found, Searcher, SearchSettings, Shortlist
 from matcher.types import CandidateList, Comparison, Decision, Template
 
 SNAPSHOT_NAME = "references.anjuidx"
+_TOGETHER = 32
+"""Searches looked up at once: more gain little and keep changes waiting."""
+_FEWEST_CLEARED = 1000
+_LISTS_AT_A_TIME = 16
+"""Of FAISS's lists, while changes wait for a snapshot, or for a clearing and searches too."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,12 @@ class MatcherSettings:
     Attributes:
         search: how wide a search looks before it compares.
         threads: comparisons in parallel; 0 for one a core.
-        compact_dead_share: withdrawn references are cleared away above this share of all.
+        clear_dead_share: withdrawn references are cleared away above this share of all.
     """
 
     search: SearchSettings = field(default_factory=SearchSettings)
     threads: int = 0
-    compact_dead_share: float = 0.25
+    clear_dead_share: float = 0.25
 
 
 class _Guard:
@@ -90,6 +95,75 @@ class _Guard:
                     self._condition.notify_all()
 
 
+@dataclass(eq=False)
+class _Asked:
+    """One search that waits to be looked up."""
+
+    probes: list[PackedTemplate | None]
+    answer: _Answer | None = None
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """What was found, when the index held so many references and was at this change."""
+
+    found: Found
+    shortlist: Shortlist
+    searched: int
+    sequence: int
+
+
+class _Together:
+    """Searches that come while others are looked up are looked up together when those are done.
+
+    Nobody waits for company: as long as a lane is free, whoever comes goes at once.
+    """
+
+    def __init__(
+        self,
+        look_up: Callable[[list[list[PackedTemplate | None]], bool], list[_Answer]],
+        lanes: int,
+    ) -> None:
+        self._look_up = look_up
+        self._lanes = self._free = lanes
+        self._changed = threading.Condition()
+        self._waiting: list[_Asked] = []
+
+    def look_up(self, probes: list[PackedTemplate | None]) -> _Answer:
+        own = _Asked(probes)
+        with self._changed:
+            self._waiting.append(own)
+        while True:
+            with self._changed:
+                while not (own.answer or own.error) and (
+                    not self._free or own not in self._waiting
+                ):
+                    self._changed.wait()
+                if own.error is not None:
+                    raise own.error
+                if own.answer is not None:
+                    return own.answer
+                batch = self._waiting[:_TOGETHER]
+                del self._waiting[:_TOGETHER]
+                alone = self._free == self._lanes
+                self._free -= 1
+            self._run(batch, alone)
+
+    def _run(self, batch: list[_Asked], alone: bool) -> None:
+        answers: list[_Answer] | None = None
+        error: BaseException | None = None
+        try:
+            answers = self._look_up([asked.probes for asked in batch], alone)
+        except BaseException as caught:
+            error = caught  # for each who waits, the caller among them
+        with self._changed:
+            for number, asked in enumerate(batch):
+                asked.answer, asked.error = (answers[number] if answers else None), error
+            self._free += 1
+            self._changed.notify_all()
+
+
 class Matcher:
     """Compares fingers with fingers. Thread-safe; open one and share it.
 
@@ -118,15 +192,18 @@ class Matcher:
         self._key = key
         self._settings = settings
         self._guard = _Guard()
-        self._snapshot_lock = threading.Lock()
-        self._compacting = threading.Lock()
+        # A snapshot and a clearing see each other's half done work otherwise.
+        self._maintenance = threading.Lock()
+        self._clearing = threading.Lock()
         # Templates hash by identity; an entry goes when its template does.
         self._pack_cache: WeakKeyDictionary[Template, PackedTemplate] = WeakKeyDictionary()
         threads = settings.threads or os.cpu_count() or 1
+        self._threads = threads
         executor = ThreadPoolExecutor(threads, "matcher-compare") if threads > 1 else None
         # A pool of its own: searches wait for comparisons, never the other way round.
         self._searches = ThreadPoolExecutor(threads, "matcher-search") if threads > 1 else None
         self._searcher = Searcher(self._model, self._calibration, settings.search, executor)
+        self._together = _Together(self._look_up, threads)
 
     @classmethod
     def open(
@@ -155,16 +232,17 @@ class Matcher:
         path = directory / SNAPSHOT_NAME
         if not path.exists():
             return cls(ReferenceIndex(), 0, directory, key, settings)
-        header, meta, arrays = snapshot.read(path, key)
-        if header.get("versions") != _versions():
-            raise IndexStateError(
-                f"the snapshot was made by {header.get('versions')}, this is {_versions()}"
-            )
-        try:
-            index = ReferenceIndex.restored(arrays)
-            sequence = int(meta["sequence"])
-        except (KeyError, ValueError, IndexError, TypeError) as error:
-            raise IndexStateError("the snapshot's parts do not belong together") from error
+        with snapshot.reading(path, key) as (header, reader):
+            if header.get("versions") != _versions():
+                raise IndexStateError(
+                    f"the snapshot was made by {header.get('versions')}, this is {_versions()}"
+                )
+            try:
+                sequence = int(reader.array("sequence")[0])
+                index = ReferenceIndex.restored(reader.array)
+            except (ValueError, IndexError, TypeError) as error:
+                raise IndexStateError("the snapshot's parts do not belong together") from error
+            reader.end()
         return cls(index, sequence, directory, key, settings)
 
     @property
@@ -201,10 +279,30 @@ class Matcher:
             FailureToEnrolError: none of the templates can become a reference.
             ValueError: ``sequence`` lies before the last applied change.
         """
-        packed = [template for template in self._packed(templates) if template is not None]
+        self.add_many([(subject_id, templates, sequence)])
+
+    def add_many(self, additions: Sequence[tuple[str, Sequence[Template], int]]) -> None:
+        """:meth:`add` for each of many, all at once: for catching up with the register.
+
+        Args:
+            additions: subject, templates and sequence, in the order of the changes.
+
+        Raises:
+            FailureToEnrolError, ValueError: as :meth:`add` for one of them; none is enrolled then.
+        """
+        packed = [
+            (subject_id, [t for t in self._packed(templates) if t is not None], sequence)
+            for subject_id, templates, sequence in additions
+        ]
         with self._guard.writing():
-            self._advance(sequence)
-            self._index.add(subject_id, packed, sequence)
+            before = self._sequence
+            try:
+                for _, _, sequence in packed:
+                    self._advance(sequence)
+            except ValueError:
+                self._sequence = before
+                raise
+            self._index.add(packed)
 
     def withdraw(self, subject_id: str, sequence: int) -> None:
         """Remove every reference of a subject, at once. An unknown subject is already gone.
@@ -215,26 +313,36 @@ class Matcher:
         with self._guard.writing():
             self._advance(sequence)
             self._index.withdraw(subject_id)
-        if self._index.dead > max(1000, self._settings.compact_dead_share * self._index.rows):
-            self._compact_in_background()
+        if self._worth_clearing() and self._clearing.acquire(blocking=False):
+            threading.Thread(target=self._clear, name="matcher-clear", daemon=True).start()
 
-    def _compact_in_background(self) -> None:
-        if self._compacting.acquire(blocking=False):
-            threading.Thread(target=self._compact, name="matcher-compact", daemon=True).start()
+    def _worth_clearing(self) -> bool:
+        uncleared, living = self._index.uncleared, len(self._index)
+        share = self._settings.clear_dead_share
+        return uncleared > max(_FEWEST_CLEARED, share * (uncleared + living))
 
-    def _compact(self) -> None:
-        """Copy the living references; searches go on, changes wait while memory is copied."""
+    def _clear(self) -> None:
+        """Take withdrawn references out of the lists, a few at a time; searches go on.
+
+        Whoever calls this has acquired ``_clearing``.
+        """
         try:
-            with self._guard.unchanged():
-                before, rows = self._index, self._index.rows
-                living = before.alive.copy()
-                arrays = before.saved()
-            compacted = ReferenceIndex.restored(arrays)
-            with self._guard.writing():
-                compacted.catch_up(before, rows, living, self._model.describe)
-                self._index = compacted
+            while True:
+                self._clear_once()
+                if not self._worth_clearing():
+                    return
         finally:
-            self._compacting.release()
+            self._clearing.release()
+
+    def _clear_once(self) -> None:
+        with self._maintenance:
+            with self._guard.reading():
+                dead, lists = self._index.uncleared, self._index.lists
+            for first in range(0, lists, _LISTS_AT_A_TIME):
+                with self._guard.writing():
+                    self._index.clear(range(first, min(first + _LISTS_AT_A_TIME, lists)))
+            with self._guard.writing():
+                self._index.cleared(dead)
 
     def _advance(self, sequence: int) -> None:
         if sequence < self._sequence:
@@ -260,20 +368,13 @@ class Matcher:
             FailureToEnrolError: no probe can be compared.
         """
         packed = self._packed(probes)
-        with self._guard.reading():
-            index, sequence = self._index, self._sequence
-            if added_after is None:
-                searched, rows = len(index), self._searcher.found(index, packed)
-            else:
+        if added_after is not None:
+            with self._guard.reading():
+                index, sequence = self._index, self._sequence
                 rows = index.added_after(added_after)
-                searched = int(rows.shape[0])
-        # What rows hold never changes: comparing needs no guard.
-        return CandidateList(
-            candidates=self._searcher.rank(index, packed, limit, rows),
-            complete=True,
-            searched=searched,
-            sequence=sequence,
-        )
+            ranked = self._searcher.rank(index, packed, limit, rows)
+            return CandidateList(ranked, True, int(rows.shape[0]), sequence)
+        return self._candidates(packed, self._together.look_up(packed), limit)
 
     def identify_many(
         self, batch: Sequence[Sequence[Template]], *, limit: int = 10
@@ -283,13 +384,47 @@ class Matcher:
         Raises:
             FailureToEnrolError: of one entry no probe can be compared; there is no answer at all.
         """
+        packed = [self._packed(probes) for probes in batch]
+        size = max(1, min(_TOGETHER, -(-len(packed) // self._threads)))
+        parts = [packed[first : first + size] for first in range(0, len(packed), size)]
 
-        def search(probes: Sequence[Template]) -> CandidateList:
-            return self.identify(probes, limit=limit)
+        def search(part: list[list[PackedTemplate | None]]) -> list[CandidateList]:
+            answers = self._look_up(part, False)
+            both = zip(part, answers, strict=True)
+            return [self._candidates(probes, answer, limit) for probes, answer in both]
 
-        if self._searches is None or len(batch) < 2:
-            return [search(probes) for probes in batch]
-        return list(self._searches.map(search, batch))
+        if self._searches is None or len(parts) < 2:
+            return [found for part in parts for found in search(part)]
+        return [found for part in self._searches.map(search, parts) for found in part]
+
+    def _look_up(self, people: list[list[PackedTemplate | None]], parallel: bool) -> list[_Answer]:
+        answers = self._looked_up(people, widely=False, parallel=parallel)
+        again = [number for number, answer in enumerate(answers) if not answer.shortlist.decided]
+        if again:
+            some = [people[number] for number in again]
+            wide = self._looked_up(some, widely=True, parallel=parallel)
+            for number, answer in zip(again, wide, strict=True):
+                answers[number] = answer
+        return answers
+
+    def _looked_up(
+        self, people: list[list[PackedTemplate | None]], *, widely: bool, parallel: bool
+    ) -> list[_Answer]:
+        with self._guard.reading():
+            index, searched, sequence = self._index, len(self._index), self._sequence
+            founds = self._searcher.look_up(index, people, widely=widely, parallel=parallel)
+        return [
+            _Answer(found, self._searcher.shortlist(index, probes, found), searched, sequence)
+            for probes, found in zip(people, founds, strict=True)
+        ]
+
+    def _candidates(
+        self, probes: list[PackedTemplate | None], answer: _Answer, limit: int
+    ) -> CandidateList:
+        # What rows hold never changes: putting in order and comparing need no guard.
+        rows = self._searcher.chosen(self._index, probes, answer.found, answer.shortlist)
+        ranked = self._searcher.rank(self._index, probes, limit, rows)
+        return CandidateList(ranked, True, answer.searched, answer.sequence)
 
     # --- one to one --------------------------------------------------------------------------
 
@@ -343,7 +478,7 @@ class Matcher:
         """
         packed = self._packed(probes)
         index = ReferenceIndex()
-        index.add("", [template for template in self._packed(references) if template], 0)
+        index.add([("", [template for template in self._packed(references) if template], 0)])
         rows = np.arange(index.rows, dtype=np.int64)
         ranked = self._searcher.rank(index, packed, 1, rows)
         return ranked[0].similarity if ranked else -math.inf
@@ -361,7 +496,7 @@ class Matcher:
     # --- snapshots ---------------------------------------------------------------------------
 
     def snapshot(self) -> None:
-        """Write the sealed snapshot. Searches go on; enrolments wait while memory is copied.
+        """Write the sealed snapshot. Searches and enrolments go on.
 
         Raises:
             IndexStateError: this matcher has no directory.
@@ -369,18 +504,23 @@ class Matcher:
         """
         if self._directory is None or self._key is None:
             raise IndexStateError("a matcher in memory has no snapshot")
-        with self._snapshot_lock:
+        with self._maintenance:
             with self._guard.unchanged():
-                arrays = self._index.saved()
-                sequence = self._sequence
+                saved, sequence = self._index.saved(), self._sequence
+            new_rows = saved.new_rows()
             self._directory.mkdir(parents=True, exist_ok=True)
-            snapshot.write(
-                self._directory / SNAPSHOT_NAME,
-                self._key,
-                {"versions": _versions()},
-                {"sequence": sequence},
-                arrays,
-            )
+            path = self._directory / SNAPSHOT_NAME
+            with snapshot.writing(path, self._key, {"versions": _versions()}) as out:
+                out.array("sequence", np.asarray([sequence]))
+                for name, array in saved.rows():
+                    out.array(name, array)
+                for first in range(0, self._index.lists, _LISTS_AT_A_TIME):
+                    with self._guard.reading():
+                        some = range(first, min(first + _LISTS_AT_A_TIME, self._index.lists))
+                        lists = [saved.living_list(number, new_rows) for number in some]
+                    for ids, codes in lists:
+                        out.array("ids", ids)
+                        out.array("codes", codes)
 
     def _pack(self, template: Template) -> PackedTemplate:
         """:func:`matcher.compare.pack`, once a template: an enrolment checks, searches and adds."""

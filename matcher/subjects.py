@@ -22,6 +22,9 @@ _FOLDED_AT = 65536
 class SubjectTable:
     """Numbers ids in the order they came, from 0. Nothing is forgotten."""
 
+    ARRAYS = ("names", "name_ends", "hashes", "hash_numbers")
+    """What :meth:`saved` gives, in its order."""
+
     def __init__(self) -> None:
         self._names = Growing(np.uint8)
         self._ends = Growing(np.int64)

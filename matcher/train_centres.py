@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from matcher.compare import pack
 from matcher.descriptor import shipped_model
 from matcher.errors import FailureToEnrolError
-from matcher.index import CODE_HALVES
+from matcher.index import COARSE, CODE_HALVES
 from matcher.synthetic import Population
 
 LISTS = 4096
@@ -46,11 +46,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     vectors = described(MINUTIAE)
-    dimension = vectors.shape[1]
     faiss.omp_set_num_threads(1)
-    kmeans = faiss.Kmeans(dimension, LISTS, niter=ROUNDS, seed=1, max_points_per_centroid=1000)
-    kmeans.train(vectors)
-    codes = faiss.ProductQuantizer(dimension, CODE_HALVES, 4)
+    kmeans = faiss.Kmeans(len(COARSE), LISTS, niter=ROUNDS, seed=1, max_points_per_centroid=1000)
+    kmeans.train(np.ascontiguousarray(vectors[:, COARSE]))
+    codes = faiss.ProductQuantizer(vectors.shape[1], CODE_HALVES, 4)
     codes.train(vectors)
     codebook = faiss.vector_to_array(codes.centroids).reshape(CODE_HALVES, 16, -1)
     np.savez(

@@ -373,12 +373,12 @@ class FakeComparer:
     def check(self, templates: Sequence[Template]) -> None:
         self._real.check(templates)
 
-    def add(self, subject_id: str, templates: Sequence[Template], sequence: int) -> None:
-        if self.fail_once:
+    def add_many(self, additions: Sequence[tuple[str, Sequence[Template], int]]) -> None:
+        if self.fail_once and additions:
             self.fail_once = False
             raise MemoryError
-        self._real.add(subject_id, templates, sequence)
-        self._subjects.append(subject_id)
+        self._real.add_many(additions)
+        self._subjects += [subject_id for subject_id, _, _ in additions]
 
     def withdraw(self, subject_id: str, sequence: int) -> None:
         self._real.withdraw(subject_id, sequence)

@@ -36,7 +36,7 @@ def finger(number: int, impression: int = 0) -> list[Template]:
 
 
 class History(RuleBasedStateMachine):
-    """Enrol, withdraw, search, compact, save and open again, in any order."""
+    """Enrol, withdraw, search, clear, save and open again, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,12 +75,13 @@ class History(RuleBasedStateMachine):
                 self.matcher.verify(f"p{number}", finger(number, 1))
 
     @rule()
-    def compact(self) -> None:
-        before = self.matcher.identify(finger(0, 1))
-        assert self.matcher._compacting.acquire(blocking=False)
-        self.matcher._compact()
-        assert self.matcher._index.dead == 0
-        assert self.matcher.identify(finger(0, 1)) == before
+    def clear(self) -> None:
+        before = self.matcher.identify(finger(0, 1), limit=1)
+        assert self.matcher._clearing.acquire(blocking=False)
+        self.matcher._clear()
+        assert self.matcher._index.uncleared == 0
+        assert self.matcher._index._minutiae.ntotal == self.matcher._index.minutiae
+        assert self.matcher.identify(finger(0, 1), limit=1) == before
 
     @rule()
     def snapshot(self) -> None:
@@ -137,13 +138,12 @@ def test_everything_at_once_from_many_threads(tmp_path: Path) -> None:
         again = Matcher.open(tmp_path, key=KEY, settings=VOTING)
         assert all(f"p{number}" in again for number in range(6))
 
-    def compact(_: int) -> None:
-        if matcher._compacting.acquire(blocking=False):
-            matcher._compact()
+    def clear(_: int) -> None:
+        if matcher._clearing.acquire(blocking=False):
+            matcher._clear()
 
     threads = [
-        threading.Thread(target=repeatedly, args=(work,))
-        for work in (search, search, save, compact)
+        threading.Thread(target=repeatedly, args=(work,)) for work in (search, search, save, clear)
     ]
     for thread in threads:
         thread.start()

@@ -50,7 +50,7 @@ def random_minutiae(seed: int, count: int) -> Minutiae:
         y,
         rng.uniform(0, math.tau, count).astype(np.float32),
         rng.integers(1, 3, count).astype(np.uint8),
-        rng.integers(-60, 61, (count, shipped_model().dimension)).astype(np.int8),
+        rng.integers(-60, 61, (count, kernels.DIMENSION)).astype(np.int8),
         kernels.convex_hull(x, y),
     )
 
@@ -78,47 +78,46 @@ def test_a_square_has_four_corners_and_its_area() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 40, 128])
-def test_neighbourhoods_agree(count: int) -> None:
-    m = random_minutiae(count, count)
-    byte = np.random.default_rng(count).integers(0, 256, count).astype(np.uint8)
-    expected = kernels.neighbourhoods(m.x, m.y, byte * (math.tau / 256.0))
-    np.testing.assert_allclose(
-        kernels_fast.neighbourhoods(m.x, m.y, byte), expected, rtol=1e-4, atol=2e-4
-    )
-    assert expected.shape == (count, shipped_model().w1.shape[1])
+def test_descriptors_are_the_same_to_the_last_unit(count: int) -> None:
+    model, m = shipped_model(), random_minutiae(count, count)
+    angle = np.random.default_rng(count).integers(0, 256, count).astype(np.uint8)
+    x, y = m.x.astype(np.int16), m.y.astype(np.int16)
+    cells = kernels.neighbour_cells(x, y, angle)
+    fast_cells, starts, seen = kernels_fast.surroundings(m.x, m.y, angle)
+    for own, begin, end in zip(cells, starts, starts[1:], strict=False):
+        np.testing.assert_array_equal(fast_cells[begin:end], own)
+    # Places are computed in single precision: a unit of 255 may round the other way.
+    assert np.abs(seen - kernels.seen_places(m.x, m.y, angle)).max() <= 1.0
+    expected = kernels.describe(cells, seen.astype(np.uint8), model.network)
+    np.testing.assert_array_equal(model.describe(m.x, m.y, angle), expected)
 
 
-def test_a_neighbourhood_turns_and_moves_with_the_finger() -> None:
+def test_a_neighbour_is_seen_in_the_same_cell_wherever_the_finger_lies() -> None:
     m = random_minutiae(3, 30)
-    turn = 0.7
-    co, si = math.cos(turn), math.sin(turn)
-    x = (co * m.x - si * m.y + 40).astype(np.float32)
-    y = (si * m.x + co * m.y - 9).astype(np.float32)
-    angle = (m.angle + np.float32(turn)).astype(np.float32)
-    np.testing.assert_allclose(
-        kernels.neighbourhoods(x, y, angle),
-        kernels.neighbourhoods(m.x, m.y, m.angle),
-        atol=2e-3,
-    )
+    byte = np.random.default_rng(3).integers(0, 256, 30).astype(np.uint8)
+    x, y = m.x.astype(np.int16), m.y.astype(np.int16)
+    before = kernels.neighbour_cells(x, y, byte)
+    # A quarter turn keeps whole pixels whole: x becomes -y, y becomes x.
+    after = kernels.neighbour_cells(40 - y, x - 9, byte + np.uint8(64))
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(np.sort(one), np.sort(other))
 
 
-def test_descriptors_agree_but_for_rounding() -> None:
-    model = shipped_model()
-    m = random_minutiae(5, 60)
-    neighbours = kernels.neighbourhoods(m.x, m.y, m.angle)
-    weights = (model.w1, model.b1, model.w2, model.b2)
-    expected = kernels.describe(neighbours, model.w1.T, model.b1, model.w2.T, model.b2, 254.0)
-    found = kernels_fast.describe(neighbours, *weights, np.float32(254))
-    difference = found.astype(int) - expected.astype(int)
-    assert np.abs(difference).max() <= 1
-    assert np.mean(difference != 0) < 0.01
+def test_sums_of_the_network_stay_exact() -> None:
+    """Within float32's whole numbers, whatever a finger shows: 127 neighbours at the most."""
+    network = shipped_model().network
+    assert np.abs(network.cells.astype(int)).max() * 127 < 2**15
+    places = 255 * np.abs(network.places.astype(int)).sum(axis=1) + np.abs(network.bias)
+    assert places.max() < 2**24
+    last = 255 * np.abs(network.last.astype(int)).sum(axis=1) + np.abs(network.last_bias)
+    assert last.max() < 2**24
 
 
 @pytest.mark.parametrize(("m", "n"), [(1, 1), (1, 40), (33, 2), (40, 57), (128, 128)])
 def test_mate_weights_and_candidates_agree(m: int, n: int) -> None:
     rng = np.random.default_rng(m * n)
-    probe = rng.integers(-60, 61, (m, 64)).astype(np.int8)
-    reference = rng.integers(-60, 61, (n, 64)).astype(np.int8)
+    probe = rng.integers(-60, 61, (m, kernels.DIMENSION)).astype(np.int8)
+    reference = rng.integers(-60, 61, (n, kernels.DIMENSION)).astype(np.int8)
     scale = 8.0 / 254**2
     alike, weight = kernels.mate_weights(probe, reference, scale, 4.0)
     fast_alike, fast_weight = kernels_fast.mate_weights(probe, reference, scale, 4.0)
@@ -184,25 +183,80 @@ def test_a_finger_compared_with_itself_pairs_every_minutia() -> None:
     np.testing.assert_allclose(outcome.motion, (0.0, 0.0, 0.0), atol=1e-6)
 
 
+def keys_of(
+    row: NDArray[Any], probe: NDArray[Any], x: NDArray[Any], y: NDArray[Any], angle: NDArray[Any]
+) -> NDArray[np.int64]:
+    """Hits as :func:`kernels_fast.ballots` names them."""
+    named = (row.astype(np.int64) << 28) | (x << 18) | (y << 8) | angle
+    keys: NDArray[np.int64] = named << 7 | probe
+    return keys
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 40, 400])
 def test_votes_agree(count: int) -> None:
     rng = np.random.default_rng(count)
     probe = random_minutiae(8, 30)
+    own = rng.integers(0, 256, 30).astype(np.uint8)
     finder = rng.integers(0, 30, count)
-    moved = rng.random(count) < 0.5  # half of the hits agree on a shift of (50, -20)
+    moved = rng.random(count) < 0.5  # half of the hits agree on a shift of (50, 400)
+    x = np.where(moved, probe.x[finder] + 50, rng.integers(0, 300, count)).astype(np.int64)
+    y = np.where(moved, probe.y[finder] + 400, rng.integers(0, 300, count)).astype(np.int64)
+    angle = np.where(moved, own[finder], rng.integers(0, 256, count)).astype(np.int64)
+    keys = np.sort(keys_of(rng.integers(0, 12, count), finder, x, y, angle))
+    share, name, finder = rng.uniform(0, 1, count), keys >> 7, keys & 127
     hits = Hits(
-        row=np.sort(rng.integers(0, 12, count)),
+        row=name >> 28,
         probe=finder,
-        x=np.where(moved, probe.x[finder] + 50, rng.uniform(0, 300, count)).astype(np.float32),
-        y=np.where(moved, probe.y[finder] - 20, rng.uniform(-300, 0, count)).astype(np.float32),
-        turn=np.where(moved, rng.normal(0, 0.1, count), rng.uniform(-6, 6, count)),
-        share=rng.uniform(0, 1, count),
+        x=((name >> 18) & 1023).astype(np.float32),
+        y=((name >> 8) & 1023).astype(np.float32),
+        turn=((name & 255) - own[finder].astype(np.float64)) * (math.pi / 128.0),
+        share=share,
     )
     rows, votes, motions = kernels.vote(hits, probe.x, probe.y, P)
-    fast_rows, fast_votes, fast_motions = kernels_fast.vote(*hits, probe.x, probe.y, P)
+    fast_rows, fast_votes, fast_motions = kernels_fast.vote(keys, share, own, probe.x, probe.y, P)
     np.testing.assert_array_equal(fast_rows, rows)
     np.testing.assert_allclose(fast_votes, votes, rtol=1e-4, atol=2)
     np.testing.assert_allclose(fast_motions, motions, atol=1e-3)
+
+
+def test_ballots_divide_votes_and_leave_out_the_dead_the_late_and_equals_at_the_end() -> None:
+    distances = np.array([[5, 9, 9, 20], [0, 1, 2, 3], [4, 6, 8, np.inf]], dtype=np.float32)
+    rows = np.array([[0, 1, 2, 3], [0, 5, 2, 4], [3, 2, 1, -1]], dtype=np.int64)
+    ids = np.where(rows >= 0, rows << 28 | 77, -1)
+    alive = np.array([True, True, False, True, True, True])
+    keys, share = kernels_fast.ballots(distances, ids, alive, 5, 0.1)
+    # Row 2 is dead, row 5 came later; a full list's last entry, and its equals, may have rivals.
+    found = [(int(key >> 35), int(key & 127)) for key in keys]
+    assert found == [(0, 0), (1, 0), (0, 1), (3, 2), (1, 2)]
+    expected = kernels.shares(np.array([[5, 9], [0, np.inf], [4, 8]], dtype=np.float32), 0.1)
+    np.testing.assert_allclose(share, expected[expected > 0.0])
+    same = np.array([[5, 7, 7, 7]], dtype=np.float32)
+    keys, _ = kernels_fast.ballots(same, ids[:1], alive, 5, 0.1)
+    assert [int(key >> 35) for key in keys] == [0]
+
+
+def test_living_codes_move_up_within_their_blocks() -> None:
+    rng = np.random.default_rng(9)
+    size, width = 77, 24
+    halves = rng.integers(0, 16, (size, width)).astype(np.uint8)
+    rows = np.arange(size, dtype=np.int64)
+
+    def packed_halves(entries: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        blocks = np.zeros((-(-entries.shape[0] // 32), width, 16), dtype=np.uint8)
+        for e in range(entries.shape[0]):
+            a = e & 15
+            place = 2 * a if a < 8 else 2 * (a - 8) + 1
+            blocks[e >> 5, :, place] |= entries[e] << (4 if e & 16 else 0)
+        return blocks
+
+    codes, ids = packed_halves(halves), rows << 28 | 5
+    alive = rng.random(size) < 0.6
+    count = kernels_fast.living_codes(codes, ids, alive, np.empty(0, np.int64), codes, ids)
+    assert count == alive.sum()
+    np.testing.assert_array_equal(ids[:count] >> 28, rows[alive])
+    expected = packed_halves(halves[alive])
+    full = count // 32
+    np.testing.assert_array_equal(codes[:full], expected[:full])
 
 
 @pytest.mark.parametrize("moved", [0.0, 0.1])
@@ -241,12 +295,15 @@ def test_hits_that_agree_on_a_motion_count_more_than_scattered_ones() -> None:
     probe = random_minutiae(8, 10)
     rng = np.random.default_rng(1)
     finder = np.tile(np.arange(10), 2)
-    x = np.concatenate((probe.x + 30, rng.uniform(0, 300, 10))).astype(np.float32)
-    y = np.concatenate((probe.y, rng.uniform(-300, 0, 10))).astype(np.float32)
-    turn = np.concatenate((np.zeros(10), rng.uniform(-3, 3, 10)))
-    hits = Hits(np.repeat([0, 1], 10), finder, x, y, turn, np.full(20, 0.5))
-    _, (agreed, scattered), motions = kernels_fast.vote(*hits, probe.x, probe.y, P)
-    np.testing.assert_allclose(motions[0], (0.0, 30.0, 0.0), atol=1e-4)
+    x = np.concatenate((probe.x + 30, rng.integers(0, 300, 10))).astype(np.int64)
+    y = np.concatenate((probe.y + 400, rng.integers(0, 300, 10))).astype(np.int64)
+    own = rng.integers(0, 256, 10).astype(np.uint8)
+    angle = np.concatenate((own, rng.integers(0, 256, 10))).astype(np.int64)
+    keys = np.sort(keys_of(np.repeat([0, 1], 10), finder, x, y, angle))
+    _, (agreed, scattered), motions = kernels_fast.vote(
+        keys, np.full(20, 0.5), own, probe.x, probe.y, P
+    )
+    np.testing.assert_allclose(motions[0], (0.0, 30.0, 400.0), atol=1e-4)
     assert agreed == 5 * kernels.VOTE_UNITS
     assert scattered < agreed / 2
 

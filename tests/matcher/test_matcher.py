@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from matcher.errors import FailureToEnrolError, IndexStateError, UnknownSubjectE
 from matcher.matcher import SNAPSHOT_NAME, Matcher, MatcherSettings
 from matcher.search import SearchSettings
 from matcher.synthetic import Population
-from matcher.types import FingerPosition, Template
+from matcher.types import CandidateList, FingerPosition, Template
 
 POPULATION = Population(seed=20240501)
 THUMBS = (FingerPosition.RIGHT_THUMB, FingerPosition.LEFT_THUMB)
@@ -139,17 +142,96 @@ def test_a_withdrawn_reference_never_appears_again(settings: MatcherSettings) ->
     assert matcher.identify(person(5, 1)).candidates[0].subject_id == "s005"
 
 
-def test_withdrawing_most_of_an_index_compacts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_withdrawing_most_of_an_index_clears_its_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     matcher = enrolled(VOTING, range(12))
     before = matcher.identify(person(7, 1), limit=1).candidates
-    matcher._index = matcher._index.compacted()
-    assert matcher.identify(person(7, 1), limit=1).candidates == before
     for change, number in enumerate(range(5), start=13):
         matcher.withdraw(f"s{number:03d}", change)
-    matcher._index = matcher._index.compacted()
-    assert matcher._index.dead == 0
+    entries = matcher._index._minutiae.ntotal
+    assert matcher._clearing.acquire(blocking=False)
+    matcher._clear()
+    assert matcher._index.uncleared == 0
+    assert matcher._index._minutiae.ntotal == matcher._index.minutiae < entries
     assert len(matcher) == 14
     assert matcher.identify(person(7, 1), limit=1).candidates == before
+    matcher.add("s000", person(0), 18)
+    assert matcher.identify(person(0, 1), limit=1).candidates[0].subject_id == "s000"
+
+
+def test_clearing_starts_by_itself_once_a_quarter_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    matcher = enrolled(VOTING, range(12))
+    monkeypatch.setattr("matcher.matcher._FEWEST_CLEARED", 4)
+    for change, number in enumerate(range(8), start=13):
+        matcher.withdraw(f"s{number:03d}", change)
+    deadline = time.monotonic() + 20.0
+    while matcher._index.uncleared > 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert len(matcher) == 8
+
+
+def test_many_changes_at_once_are_the_same_changes() -> None:
+    one_by_one = enrolled(VOTING, range(12))
+    at_once = Matcher.open(None, settings=VOTING)
+    at_once.add_many([(f"s{n:03d}", person(n), n + 1) for n in range(12)])
+    assert at_once.sequence == one_by_one.sequence == 12
+    for number in range(12):
+        probes = person(number, 1)
+        assert at_once.identify(probes) == one_by_one.identify(probes)
+    with pytest.raises(ValueError, match="applied in order"):
+        at_once.add_many([("x", person(1), 13), ("y", person(2), 12)])
+    with pytest.raises(FailureToEnrolError):
+        at_once.add_many([("x", person(1), 13), ("y", [empty_template(3)], 14)])
+    assert (len(at_once), at_once.sequence, "x" in at_once) == (24, 12, False)
+
+
+def test_searches_that_come_together_are_looked_up_together(
+    voting: Matcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = [voting.identify(person(n, 1)) for n in range(24)]
+    sizes: list[int] = []
+    gate = threading.Barrier(24)
+    look_up = voting._together._look_up
+
+    def counted(people: Any, parallel: bool) -> Any:
+        sizes.append(len(people))
+        time.sleep(0.02)
+        return look_up(people, parallel)
+
+    monkeypatch.setattr(voting._together, "_look_up", counted)
+
+    def search(number: int) -> CandidateList:
+        gate.wait()
+        return voting.identify(person(number, 1))
+
+    with ThreadPoolExecutor(24) as pool:
+        assert list(pool.map(search, range(24))) == alone
+    assert sum(sizes) == 24
+    assert max(sizes) > 4
+
+
+def test_an_error_while_looking_up_reaches_everybody_who_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    matcher = enrolled(VOTING, range(4))
+
+    def broken(people: Any, parallel: bool) -> Any:
+        time.sleep(0.02)
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(matcher._together, "_look_up", broken)
+
+    def search(number: int) -> str:
+        try:
+            matcher.identify(person(number, 1))
+        except MemoryError as error:
+            return str(error)
+        return "answered"
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(search, [n % 4 for n in range(8)])) == {"no room"}
+    monkeypatch.undo()
+    assert matcher.identify(person(1, 1)).candidates[0].subject_id == "s001"
 
 
 def test_changes_are_applied_in_order() -> None:

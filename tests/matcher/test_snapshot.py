@@ -16,12 +16,18 @@ KEY = bytes(32)
 
 
 def sealed(path: Path, size: int, key: bytes = KEY) -> None:
-    arrays: dict[str, NDArray[Any]] = {
-        "a": np.arange(size, dtype=np.int16),
-        "empty": np.empty((0, 3), dtype=np.float32),
-        "b": np.arange(12, dtype=np.uint8).reshape(3, 4),
-    }
-    snapshot.write(path, key, {"versions": 1}, {"subject_ids": ["x", "姓名"]}, arrays)
+    with snapshot.writing(path, key, {"versions": 1}) as out:
+        out.array("a", np.arange(size, dtype=np.int16))
+        out.array("empty", np.empty((0, 3), dtype=np.float32))
+        out.array("b", np.arange(12, dtype=np.uint8).reshape(3, 4))
+
+
+def opened(path: Path, key: bytes = KEY) -> dict[str, NDArray[Any]]:
+    with snapshot.reading(path, key) as (header, reader):
+        assert header["versions"] == 1
+        arrays = {name: reader.array(name) for name in ("a", "empty", "b")}
+        reader.end()
+    return arrays
 
 
 @pytest.mark.parametrize("size", [0, 1, 31, 32, 33, 64, 1000])
@@ -30,9 +36,7 @@ def test_what_was_sealed_is_opened(
 ) -> None:
     monkeypatch.setattr(snapshot, "CHUNK_BYTES", 64)
     sealed(tmp_path / "s", size)
-    header, meta, arrays = snapshot.read(tmp_path / "s", KEY)
-    assert header["versions"] == 1
-    assert meta == {"subject_ids": ["x", "姓名"]}
+    arrays = opened(tmp_path / "s")
     np.testing.assert_array_equal(arrays["a"], np.arange(size))
     assert arrays["empty"].shape == (0, 3)
     np.testing.assert_array_equal(arrays["b"], np.arange(12).reshape(3, 4))
@@ -69,30 +73,35 @@ def test_chunks_cannot_be_moved(
         chunks[2] = chunks_of(tmp_path / "other")[1][2]
     path.write_bytes(head + b"".join(chunks))
     with pytest.raises(IndexStateError):
-        snapshot.read(path, KEY)
+        opened(path)
 
 
-def test_a_shortened_content_with_a_matching_header_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(snapshot, "CHUNK_BYTES", 64)
-    path = tmp_path / "s"
-    sealed(path, 500)
-    head, chunks = chunks_of(path)
-    body = head[12:].replace(b'"content_bytes": ', b'"content_bytes": 1 or ')
-    path.write_bytes(head[:8] + len(body).to_bytes(4, "big") + body + b"".join(chunks))
-    with pytest.raises(IndexStateError):
-        snapshot.read(path, KEY)
+def test_arrays_are_asked_for_by_name_and_to_the_end(tmp_path: Path) -> None:
+    sealed(tmp_path / "s", 10)
+    with (
+        snapshot.reading(tmp_path / "s", KEY) as (_, reader),
+        pytest.raises(IndexStateError, match="where 'b' is expected"),
+    ):
+        reader.array("b")
+    with snapshot.reading(tmp_path / "s", KEY) as (_, reader):
+        reader.array("a")
+        with pytest.raises(IndexStateError, match="longer"):
+            reader.end()
+        for name in ("empty", "b"):
+            reader.array(name)
+        reader.end()
+        with pytest.raises(IndexStateError, match="shorter"):
+            reader.array("c")
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"ANJUIDX1", b"ANJUIDX2\0\0\0\2{}", b"ANJUIDX1\xff\xff\xff\xff", b"ANJUIDX1\0\0\0\2{}"],
+    [b"", b"ANJUIDX2", b"ANJUIDX0\0\0\0\2{}", b"ANJUIDX2\xff\xff\xff\xff", b"ANJUIDX2\0\0\0\2{}"],
 )
 def test_a_file_that_is_no_snapshot_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "s").write_bytes(content)
     with pytest.raises(IndexStateError):
-        snapshot.read(tmp_path / "s", KEY)
+        opened(tmp_path / "s")
 
 
 def test_a_failed_write_leaves_the_previous_snapshot(
