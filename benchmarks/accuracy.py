@@ -35,7 +35,7 @@ from matcher.codec import decode
 from matcher.compare import PARAMETERS, PackedTemplate, pack
 from matcher.descriptor import DESCRIPTOR_VERSION, shipped_model
 from matcher.errors import MatcherError
-from matcher.kernels import FEATURES
+from matcher.kernels import DIMENSION, FEATURES
 from matcher.matcher import Matcher
 from matcher.store import TemplateStore
 from matcher.types import Template
@@ -88,7 +88,7 @@ def compare_set(
 ) -> tuple[Scores, Scores]:
     """Similarities of all mated and of all cross-finger pairs; notes comparisons per second."""
     calibration, model = shipped_calibration(), shipped_model()
-    store = TemplateStore(model.dimension)
+    store = TemplateStore(DIMENSION)
     for sample in samples:
         store.append(sample.packed)
     fingers = np.unique([sample.finger for sample in samples], return_inverse=True)[1]
