@@ -104,7 +104,7 @@ SHARES_OF_UPLOADS = 4
 CALLS_PER_CONNECTION = 100
 # The provisioning port is for a moment in a terminal's life, and open to everybody.
 OPEN_CONNECTIONS, OPEN_CALLS_PER_CONNECTION, OPEN_IDLE_S, OPEN_WAITING = 500, 4, 30.0, 16
-FLUSH_S = 1.0
+FLUSH_S = 3.0
 
 log = structlog.get_logger("anju")
 
