@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matcher import kernels_fast
-from matcher.calibration import Calibration
+from matcher.calibration import EVERYBODY, Calibration
 from matcher.compare import PARAMETERS, PackedTemplate
 from matcher.descriptor import DescriptorModel
 from matcher.index import ReferenceIndex
@@ -64,7 +64,7 @@ class SearchSettings:
     size: see :func:`_width`.
     """
 
-    exhaustive_references: int = 64
+    exhaustive_references: int = EVERYBODY
     shortlist_subjects: int = 300
     compared_subjects: int = 8
     neighbours: tuple[int, int] = (150, 600)

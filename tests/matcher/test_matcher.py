@@ -411,7 +411,11 @@ def test_a_comparison_is_symmetric_and_explains_itself() -> None:
 def test_thresholds_are_logarithms_of_rates() -> None:
     matcher = Matcher.open(None)
     assert matcher.threshold_for_fmr(1e-4) == 4.0
-    assert matcher.threshold_for_fpir(0.01, 1000) == pytest.approx(5.0)
+    assert matcher.threshold_for_fpir(0.01, 10) == pytest.approx(3.0)
+    rising = [matcher.threshold_for_fpir(0.01, n) for n in (1, 64, 65, 10_000, 1_000_000)]
+    assert rising == sorted(rising)
+    # Of a million a stranger meets only those most alike: as if there were some hundreds.
+    assert 4.0 < rising[-1] < 5.0
     for wrong in (0.0, -1.0, 1.5, math.nan):
         with pytest.raises(ValueError, match="not within"):
             matcher.threshold_for_fmr(wrong)
