@@ -145,7 +145,10 @@ def test_sigterm_under_load_loses_nothing_that_was_acknowledged(tmp_path: Path) 
             thread.join()
         for connection in connections:
             connection.close()
-    assert set(refusals) == {Code.UNAVAILABLE}, refusals
+    # A call that reaches a port in the moment it closes gets gRPC's own CANCELLED: terminals send
+    # again after either.
+    assert Code.UNAVAILABLE in refusals, refusals
+    assert set(refusals) <= {Code.UNAVAILABLE, Code.CANCELLED}, refusals
     with open_installation(directory) as installation, installation.database.read() as tx:
         for application_id in acknowledged.values():
             tx.people.application(application_id)
