@@ -213,7 +213,8 @@ def built(arguments: argparse.Namespace, folder: Path) -> dict[int, dict[str, fl
     adding = 0.0
     with ProcessPoolExecutor(1) as workers:
         for part in track(
-            additions(workers, arguments.keep, -(-missing[-1] // CHUNK)),
+            # One chunk more: a few of the population are too poor to enrol.
+            additions(workers, arguments.keep, missing[-1] // CHUNK + 1),
             "enrolling, thousands",
             total=missing[-1] // PART,
         ):
