@@ -23,7 +23,7 @@ from identity.observability import metrics
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
 FORMATS = ("json", "console")
 
-log = structlog.get_logger("anju.library")
+log = structlog.get_logger("anju.dependencies")
 
 
 def configure(level: str, log_format: str, stream: TextIO) -> None:
