@@ -91,10 +91,8 @@ def described(
     model, descriptors, end = shipped_model(), [], 0
     for count in lengths.tolist():
         begin, end = end, end + count
-        if count:
-            x, y, angle, _ = _unpacked(geometry[begin:end])
-            xf, yf = x.astype(np.float32), y.astype(np.float32)
-            descriptors.append(model.describe(xf, yf, angle))
+        x, y, angle, _ = _unpacked(geometry[begin:end])
+        descriptors.append(model.describe(x.astype(np.float32), y.astype(np.float32), angle))
     return geometry, lengths, np.concatenate(descriptors)
 
 
@@ -119,8 +117,6 @@ def additions(workers: Executor, keep: Path | None, chunks: int) -> Iterator[lis
         part: list[Any] = []
         for end, count in zip(ends.tolist(), lengths.tolist(), strict=True):
             number += 1
-            if not count:
-                continue
             own = descriptors[end - count : end]
             x, y, angle, kind = _unpacked(geometry[end - count : end])
             template = packed_from(

@@ -50,6 +50,20 @@ _jit_sums: Any = nb.njit(
 
 
 @_jit
+def _first_from(rising, n, least):  # type: ignore[no-untyped-def]
+    """The first of ``n`` rising values that is not below ``least``; ``n`` if there is none."""
+    lo = 0
+    hi = n
+    while lo < hi:
+        mid = (lo + hi) >> 1
+        if rising[mid] < least:
+            lo = mid + 1
+        else:
+            hi = mid
+    return lo
+
+
+@_jit
 def convex_hull(x, y):  # type: ignore[no-untyped-def]
     n = x.shape[0]
     order = np.argsort(x, kind="mergesort")
@@ -732,15 +746,7 @@ def _pair_up(m, n, px, py, pa, xr, yr, ar, alike, likest, sigma, P, li, lj, ll, 
         won[i] = 0.0
         x = px[i]
         y = py[i]
-        # the first with xr >= x - reach
-        lo = 0
-        hi = n
-        while lo < hi:
-            mid = (lo + hi) >> 1
-            if xr[mid] < x - reach:
-                lo = mid + 1
-            else:
-                hi = mid
+        lo = _first_from(xr, n, x - reach)
         for j in range(lo, n):
             ex = xr[j] - x
             if ex > reach:
@@ -1246,15 +1252,12 @@ def vote(keys, share, angle, px, py, P):  # type: ignore[no-untyped-def]
             rotation = _wrapped(turn[s])
             if abs(rotation) > P.max_rotation:
                 continue
-            if stop == start + 1:
+            co = math.cos(rotation)
+            si = math.sin(rotation)
+            i0 = probe[s]
+            if stop == start + 1:  # most rows: a hit by chance
                 total = share[s]
-                co = math.cos(rotation)
-                si = math.sin(rotation)
-                i0 = probe[s]
             else:
-                co = math.cos(rotation)
-                si = math.sin(rotation)
-                i0 = probe[s]
                 for q in range(start, stop):
                     i = probe[q]
                     g = _agreement(
@@ -1346,14 +1349,7 @@ def rank_rows(xp, yp, ap, geometry, starts, rows, motions, P):  # type: ignore[n
             for i in range(m):
                 px = co * xp[i] - si * yp[i] + np.float32(tx)
                 py = si * xp[i] + co * yp[i] + np.float32(ty)
-                first = 0
-                last = n
-                while first < last:
-                    mid = (first + last) >> 1
-                    if x[mid] < px - reach:
-                        first = mid + 1
-                    else:
-                        last = mid
+                first = _first_from(x, n, px - reach)
                 last = first
                 while last < n and x[last] <= px + reach:
                     last += 1

@@ -370,9 +370,8 @@ class Matcher:
         packed = self._packed(probes)
         if added_after is not None:
             with self._guard.reading():
-                index, sequence = self._index, self._sequence
-                rows = index.added_after(added_after)
-            ranked = self._searcher.rank(index, packed, limit, rows)
+                sequence, rows = self._sequence, self._index.added_after(added_after)
+            ranked = self._searcher.rank(self._index, packed, limit, rows)
             return CandidateList(ranked, True, int(rows.shape[0]), sequence)
         return self._candidates(packed, self._together.look_up(packed), limit)
 
@@ -411,10 +410,10 @@ class Matcher:
         self, people: list[list[PackedTemplate | None]], *, widely: bool, parallel: bool
     ) -> list[_Answer]:
         with self._guard.reading():
-            index, searched, sequence = self._index, len(self._index), self._sequence
-            founds = self._searcher.look_up(index, people, widely=widely, parallel=parallel)
+            searched, sequence = len(self._index), self._sequence
+            founds = self._searcher.look_up(self._index, people, widely=widely, parallel=parallel)
         return [
-            _Answer(found, self._searcher.shortlist(index, probes, found), searched, sequence)
+            _Answer(found, self._searcher.shortlist(self._index, probes, found), searched, sequence)
             for probes, found in zip(people, founds, strict=True)
         ]
 
@@ -440,10 +439,9 @@ class Matcher:
         packed = self._packed(probes)
         with self._guard.reading():
             rows = np.asarray(self._index.rows_of(subject_id), dtype=np.int64)
-            index = self._index
         if rows.shape[0] == 0:
             raise UnknownSubjectError(subject_id)
-        ranked = self._searcher.rank(index, packed, 1, rows)
+        ranked = self._searcher.rank(self._index, packed, 1, rows)
         if not ranked:
             return Decision(-math.inf, threshold, (-math.inf,) * len(packed))
         return Decision(ranked[0].similarity, threshold, ranked[0].finger_similarities)

@@ -80,6 +80,7 @@ Probes = Sequence[PackedTemplate | None]
 
 
 Nearest = tuple[NDArray[np.float32], NDArray[np.int64]]
+"""Squared distances and ids of one probe's minutiae, (M, K) each."""
 
 
 def _width(probe: PackedTemplate) -> int:
@@ -364,7 +365,8 @@ class Found:
         parts: squared distances and ids of each probe's minutiae; see
             :meth:`matcher.index.ReferenceIndex.nearest`. ``None`` where all are compared instead,
             or for a probe too poor to compare.
-        alive: which rows live; a later withdrawal shows here at once.
+        alive: (R,) bool, which rows live. A withdrawal during the search may still show here; it
+            does in :meth:`matcher.index.ReferenceIndex.rows_of_numbers` in any case.
         rows: how many there were.
         geometry, starts: of these rows, which never changes.
     """
@@ -378,7 +380,12 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class Votes:
-    """What one probe's minutiae voted for: rows, their votes and motions."""
+    """What one probe's minutiae voted for.
+
+    Attributes:
+        rows: (V,), rising; votes: (V,), in 2^-20 of a minutia's vote.
+        motions: (V, 3), rotation (radians) and shift (px) that lay the probe on each row.
+    """
 
     rows: NDArray[np.int64]
     votes: NDArray[np.int64]

@@ -45,7 +45,11 @@ _TAG_BYTES = 16
 
 
 class Writer:
-    """Takes arrays one after the other; see :func:`writing`."""
+    """Takes arrays one after the other; see :func:`writing`.
+
+    Arrays may have any type and shape that NumPy's own file format knows by name; the reader gets
+    both back.
+    """
 
     def __init__(self, stream: BinaryIO, cipher: AESGCM, digest: bytes) -> None:
         self._stream, self._cipher, self._digest = stream, cipher, digest
@@ -81,6 +85,10 @@ def writing(path: Path, key: bytes, header: Mapping[str, Any]) -> Iterator[Write
 
     Args:
         header: JSON values anybody may read; authenticated, not secret.
+
+    Raises:
+        OSError: the disk refused. What was there before stays; what was begun is removed, so that
+            a full disk is not fuller for it.
     """
     salt = os.urandom(32)
     head = json.dumps(
@@ -88,13 +96,17 @@ def writing(path: Path, key: bytes, header: Mapping[str, Any]) -> Iterator[Write
     ).encode()
     beside = path.with_name(path.name + ".tmp")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(MAGIC + struct.pack(">I", len(head)) + head)
-        writer = Writer(stream, _cipher(key, salt), sha256(head).digest())
-        yield writer
-        writer.close()
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(MAGIC + struct.pack(">I", len(head)) + head)
+            writer = Writer(stream, _cipher(key, salt), sha256(head).digest())
+            yield writer
+            writer.close()
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
     beside.replace(path)
     directory = os.open(path.parent, os.O_RDONLY)
     try:

@@ -142,7 +142,7 @@ def test_a_withdrawn_reference_never_appears_again(settings: MatcherSettings) ->
     assert matcher.identify(person(5, 1)).candidates[0].subject_id == "s005"
 
 
-def test_withdrawing_most_of_an_index_clears_its_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_withdrawing_most_of_an_index_clears_its_lists() -> None:
     matcher = enrolled(VOTING, range(12))
     before = matcher.identify(person(7, 1), limit=1).candidates
     for change, number in enumerate(range(5), start=13):

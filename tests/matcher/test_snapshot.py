@@ -118,6 +118,7 @@ def test_a_failed_write_leaves_the_previous_snapshot(
     with pytest.raises(OSError, match="no space"):
         sealed(path, 20)
     assert path.read_bytes() == before
+    assert [left.name for left in tmp_path.iterdir()] == ["s"]
 
 
 def test_two_snapshots_of_the_same_content_share_no_bytes(tmp_path: Path) -> None:
