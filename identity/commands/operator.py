@@ -135,12 +135,13 @@ def revoke(
     ] = None,
 ) -> None:
     """Refuse OPERATOR from the next call on, also on open connections, and end their sessions."""
-    from anju.v1 import operators_pb2, operators_pb2_grpc
-    from identity.setup import revoke_operator
-
     if directory is not None:
+        from identity.setup import revoke_operator
+
         revoke_operator(directory, operator, reason)
     elif credentials is not None:
+        from anju.v1 import operators_pb2, operators_pb2_grpc
+
         with connected(credentials) as connection:
             connection.call(
                 operators_pb2_grpc.OperatorServiceStub(connection.channel).RevokeOperator,

@@ -30,6 +30,7 @@ from identity.commands.inventory import warnings
 from tests.identity.service_kit import Service, running
 
 ROOT = Path(__file__).resolve().parents[2]
+SERVICE_ONLY = ("faiss", "sqlalchemy", "alembic", "numba", "structlog", "prometheus_client")
 NOON = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
 
 
@@ -42,15 +43,19 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
 EVERY_COMMAND = list(commands(typer.main.get_command(cli.app)))
 
 
-def anju(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "identity", *map(str, arguments)],
+        [sys.executable, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
+
+
+def anju(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return run_python("-m", "identity", *map(str, arguments))
 
 
 def in_process(
@@ -94,6 +99,32 @@ def test_help_works_from_a_shell() -> None:
     done = anju("--help")
     assert done.returncode == 0
     assert "serve" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("operator", "list"),
+        ("operator", "revoke", "anna", "--reason", "left"),
+        ("operator", "enrol", "anna", "--role", "station"),
+        ("terminal", "list"),
+        ("terminal", "revoke", "hall-1", "gone"),
+        ("case", "list"),
+        ("register", "disclosures", "R1"),
+        ("audit", "verify"),
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_what_is_asked_over_the_network_needs_nothing_of_the_service(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    script = (
+        f"import sys\nfor name in {SERVICE_ONLY}: sys.modules[name] = None\n"
+        f"sys.argv = {['anju', *arguments, '--as', str(tmp_path / 'none')]}\n"
+        "from identity.cli import main\nmain()"
+    )
+    done = run_python("-c", script)
+    assert "holds no usable credentials" in one_line(done.stderr)
 
 
 def test_serving_what_is_no_working_directory_fails_in_one_line(tmp_path: Path) -> None:
