@@ -176,10 +176,10 @@ def judge(submissions: Sequence[Submission], facts: Facts) -> Verdict:
         for application_id in sorted(facts.applications.keys() - accounted.keys())
     ]
     enrolled = {one.registrant_id for one in judged if one.state is State.ENROLLED}
+    told = {word.strip(",:") for line in lost for word in line.split()}
     doubled += [
         f"registrant {registrant_id} was enrolled by no application"
-        for registrant_id in sorted((facts.newcomers or frozenset()) - enrolled)
-        if not any(registrant_id in line for line in lost)
+        for registrant_id in sorted((facts.newcomers or frozenset()) - enrolled - told)
     ]
     found = findings(judged)
     doubled += ["enrolled again under their own papers"] * found.doubled_documents

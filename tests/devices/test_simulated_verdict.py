@@ -121,6 +121,17 @@ def test_what_is_there_twice_is_doubled(submissions: tuple[Submission, ...], fac
     assert "doubled 1" in verdict.problems()
 
 
+def test_a_loss_explains_the_registrant_it_names_and_no_other() -> None:
+    facts = Facts(
+        {**FACTS.applications, "a-99": Held(ENROLLED, "r-99")},
+        registrants=frozenset({"r-0", "r-1", "r-2", "r-9"}),
+        newcomers=frozenset({"r-0", "r-1", "r-2", "r-9", "r-99"}),
+    )
+    verdict = judge((*SUBMISSIONS, told(99, 3)), facts)
+    assert len(verdict.lost) == 1
+    assert verdict.doubled == ("registrant r-9 was enrolled by no application",)
+
+
 def failing(verdict: Verdict, max_missed: float = 1.0) -> str:
     return "; ".join(verdict.problems(max_missed))
 
