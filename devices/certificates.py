@@ -17,13 +17,15 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from devices.errors import CertificateInvalidError, CsrInvalidError, StationInvalidError
+from devices.keys import CURVES
 from devices.types import Principal, Role
 
 MAX_CSR_BYTES = 8_192  # a P-384 request has about 400; room for a vendor's attributes
@@ -90,7 +92,7 @@ def _principal(certificate: bytes) -> Principal:
         constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
         usage = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         names = list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-        spki = parsed.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        spki = public_key_der(parsed.public_key())
     except (*_UNREADABLE, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
         raise CertificateInvalidError("the client certificate is not of anju's profile") from error
     if constraints.ca or list(usage) != [ExtendedKeyUsageOID.CLIENT_AUTH]:
@@ -128,9 +130,18 @@ def serial_of(certificate: x509.Certificate) -> str:
     return f"{certificate.serial_number:x}"
 
 
-def public_key_der(key: ec.EllipticCurvePublicKey) -> bytes:
+def public_key_der(key: CertificatePublicKeyTypes) -> bytes:
     """SubjectPublicKeyInfo, DER."""
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def issued_by(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
+    """Whether an authority signed a certificate; the clock plays no part."""
+    try:
+        certificate.verify_directly_issued_by(ca)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
 
 
 def public_key_from_csr(csr: bytes) -> ec.EllipticCurvePublicKey:
@@ -154,10 +165,7 @@ def public_key_from_csr(csr: bytes) -> ec.EllipticCurvePublicKey:
         hash_algorithm = request.signature_hash_algorithm
     except _UNREADABLE as error:
         raise CsrInvalidError("the signing request is not PKCS #10 in DER") from error
-    if not (
-        isinstance(key, ec.EllipticCurvePublicKey)
-        and isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1)
-    ):
+    if not (isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, CURVES)):
         raise CsrInvalidError("the signing request's key must be on the curve P-256 or P-384")
     if not isinstance(hash_algorithm, SHA256 | SHA384 | SHA512) or not request.is_signature_valid:
         raise CsrInvalidError(

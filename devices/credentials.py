@@ -39,7 +39,7 @@ from cryptography.x509.oid import NameOID
 
 from devices.certificates import principal_from_certificate
 from devices.errors import CertificateInvalidError, CredentialsError
-from devices.keys import PrivateKey
+from devices.keys import CURVES, PrivateKey
 
 KEY_FILE = "key.pem"
 CERTIFICATE_FILE = "certificate.pem"
@@ -157,7 +157,7 @@ def load_key(directory: Path) -> ec.EllipticCurvePrivateKey:
     """The private key of a directory.
 
     Raises:
-        CredentialsError: it is missing, unreadable, or readable by others.
+        CredentialsError: it is missing, unreadable, readable by others, or not on P-256 or P-384.
     """
     _finish_installing(directory)
     return _load_key(directory / KEY_FILE)
@@ -176,9 +176,11 @@ def load_private_key(path: Path) -> PrivateKey:
         key = load_pem_private_key(file.read_bytes(), password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise CredentialsError(f"{file} is not a readable private key") from error
-    if not isinstance(key, Ed25519PrivateKey | ec.EllipticCurvePrivateKey):
-        raise CredentialsError(f"{file} is neither an Ed25519 nor an elliptic curve key")
-    return key
+    if isinstance(key, Ed25519PrivateKey) or (
+        isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, CURVES)
+    ):
+        return key
+    raise CredentialsError(f"{file} is neither an Ed25519 key nor one on the curve P-256 or P-384")
 
 
 def load(directory: Path) -> Credentials:
@@ -313,11 +315,7 @@ def _certificate_for(key: ec.EllipticCurvePrivateKey, certificate: bytes) -> byt
 
 
 def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    try:
-        check_private(path)
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
-        raise CredentialsError(f"{path} is not a readable private key") from error
+    key = load_private_key(path)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise CredentialsError(f"{path} is not an elliptic curve key")
     return key

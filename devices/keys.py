@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 from devices.errors import ArgumentInvalidError
 
 MAX_PUBLIC_KEY_BYTES = 256  # P-384 has 120
+CURVES = (ec.SECP256R1, ec.SECP384R1)
 
 PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 
@@ -36,9 +37,7 @@ def public_key(der: bytes) -> Ed25519PublicKey | ec.EllipticCurvePublicKey:
         raise ArgumentInvalidError("a key must be a SubjectPublicKeyInfo in DER") from error
     if isinstance(key, Ed25519PublicKey):
         return key
-    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(
-        key.curve, ec.SECP256R1 | ec.SECP384R1
-    ):
+    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, CURVES):
         return key
     raise ArgumentInvalidError("a key must be Ed25519, or on the curve P-256 or P-384")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from devices import credentials
+from devices.certificates import issued_by
 from devices.errors import RemoteError, ServerUntrustedError
 from devices.terminal import wire
 from devices.terminal.pin import pinned_certificate
@@ -224,8 +224,10 @@ def _port_below(address: str) -> str:
 def _check_authority(server: x509.Certificate, ca_certificate: bytes) -> None:
     """Refuse an authority that did not sign the certificate the server was recognised by."""
     try:
-        server.verify_directly_issued_by(x509.load_der_x509_certificate(ca_certificate))
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+        ca = x509.load_der_x509_certificate(ca_certificate)
+    except ValueError as error:
+        raise ServerUntrustedError("the server sent no readable CA certificate") from error
+    if not issued_by(server, ca):
         raise ServerUntrustedError(
             "the server sent the certificate of an authority that is not its own"
-        ) from error
+        )

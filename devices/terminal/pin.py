@@ -16,8 +16,8 @@ import ssl
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from devices.certificates import public_key_der
 from devices.errors import ServerUntrustedError, UnreachableError
 from devices.token import fingerprint_of
 
@@ -32,7 +32,7 @@ def pinned_certificate(address: str, fingerprint: str, timeout_s: float) -> x509
     der = _presented_certificate(address, timeout_s)
     try:
         certificate = x509.load_der_x509_certificate(der)
-        key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        key = public_key_der(certificate.public_key())
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ServerUntrustedError(
             f"the server at {address} has no readable certificate"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from devices import credentials
 from devices.authority import Authority
@@ -115,3 +116,24 @@ def test_renewal_after_an_interrupted_installation_uses_what_counts(
     )
     credentials.renew(home, later.public_bytes(Encoding.DER))
     assert credentials.load(home).certificate_pem == later.public_bytes(Encoding.PEM)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ec.generate_private_key(ec.SECP521R1()),
+        rsa.generate_private_key(public_exponent=65_537, key_size=2_048),
+    ],
+    ids=["P-521", "RSA"],
+)
+def test_a_key_the_register_would_refuse_is_refused_where_it_is_read(
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, tmp_path: Path
+) -> None:
+    file = tmp_path / credentials.KEY_FILE
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    credentials.write_new(file, pem, mode=0o600)
+    for path in (file, tmp_path):
+        with pytest.raises(CredentialsError, match="P-256 or P-384"):
+            credentials.load_private_key(path)
+    with pytest.raises(CredentialsError, match="P-256 or P-384"):
+        credentials.load_key(tmp_path)

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from devices import credentials
-from devices.certificates import principal_from_certificate
+from devices.certificates import issued_by, principal_from_certificate
 from devices.errors import CertificateInvalidError, CredentialsError, RemoteError
 from devices.terminal.conformance import tls, wire
 from devices.terminal.conformance.findings import Finding, Outcome, failed, passed, skipped
@@ -170,7 +170,7 @@ def _credentials(directory: Path, now: datetime) -> tuple[credentials.Credential
         return None, failed(check, str(error), "Provision this terminal.")
     if certificate.public_key() != key.public_key():
         return None, failed(check, "certificate.pem is for another key than key.pem", renew)
-    if not tls.issued_by(certificate, ca):
+    if not issued_by(certificate, ca):
         return None, failed(check, "the authority in ca.pem did not issue certificate.pem", renew)
     until = f"{principal}, valid until {certificate.not_valid_after_utc:%Y-%m-%d}"
     return mine, tls.validity(check, certificate, now, renew) or passed(check, until)
@@ -180,7 +180,7 @@ def _authority(shown: Presented | None, mine: credentials.Credentials | None) ->
     check = "authority"
     if shown is None or mine is None:
         return skipped(check, "no server certificate, or no authority, to look at")
-    if not tls.issued_by(shown.certificate, x509.load_pem_x509_certificate(mine.ca_pem)):
+    if not issued_by(shown.certificate, x509.load_pem_x509_certificate(mine.ca_pem)):
         found = f"it vouches for nobody like that: {tls.whose(shown.certificate)}"
         return failed(check, found, tls.NOT_OURS)
     return passed(check, "the server's certificate is from this terminal's authority")

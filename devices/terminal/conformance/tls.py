@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from devices.authority import SERVER_NAME
+from devices.certificates import public_key_der
 from devices.terminal.conformance.findings import Finding, failed, passed
 from devices.token import fingerprint_of
 
@@ -42,8 +41,7 @@ class Presented:
     @property
     def fingerprint(self) -> str:
         """As a provisioning token carries it."""
-        key = self.certificate.public_key()
-        return fingerprint_of(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+        return fingerprint_of(public_key_der(self.certificate.public_key()))
 
 
 def presented(address: str, timeout_s: float) -> Presented:
@@ -132,15 +130,6 @@ def validity(
     if certificate.not_valid_after_utc - now < SOON:
         return failed(check, f"expires on {certificate.not_valid_after_utc:%Y-%m-%d}", renew)
     return None
-
-
-def issued_by(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
-    """Whether an authority signed a certificate; the clock plays no part."""
-    try:
-        certificate.verify_directly_issued_by(ca)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
 
 
 def _dns_names(certificate: x509.Certificate) -> list[str]:
