@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from devices.credentials import load_key
@@ -43,7 +44,6 @@ from identity.particulars import SHANGHAI
 from identity.ports import SystemClock
 from identity.server_process import loopback_toml, serving
 from identity.setup import FIRST_OPERATORS, create_installation
-from identity.simulation import work_progress
 
 A_YEAR_AGO = timedelta(days=380)
 EARLY_PEOPLE = 12  # registered a year ago
@@ -201,7 +201,7 @@ def _register(
     visits: Sequence[Visit],
     tally: Tally,
 ) -> Report:
-    with work_progress(console) as progress:
+    with _progress(console) as progress:
         task = progress.add_task(f"[bold]{step}[/] {what}", total=len(visits))
 
         def advance(state: SimulationProgress) -> None:
@@ -210,6 +210,16 @@ def _register(
         report = simulate(terminals, visits, advance, seed=SEED)
     tally.add(report)
     return report
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
 
 
 def _first(

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from devices.credentials import CERTIFICATE_FILE
 from devices.simulator import (
@@ -325,14 +324,3 @@ def _result(
         "elapsed_s": state.elapsed_s,
         "faults": {kind.value: count for kind, count in state.past_faults.items()},
     }
-
-
-def work_progress(console: Console) -> Progress:
-    """A progress bar as all of anju's long work shows it."""
-    return Progress(
-        TextColumn("{task.description:<28}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    )
