@@ -11,13 +11,10 @@ import structlog
 from prometheus_client import start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
-from sqlalchemy import func, select
 
-from devices.types import TerminalState
 from identity.errors import ConfigError, IdentityError
 from identity.observability.metrics import REGISTRY
 from identity.ports import Clock, Comparer
-from identity.schema import terminals
 from identity.store import Database, Transaction
 
 SOON = timedelta(days=14)
@@ -87,15 +84,8 @@ class StateCollector(Collector):
         waiting = len(tx.people.waiting_applications())
         now = self._watch.clock.now()
         states = GaugeMetricFamily("anju_terminals", "Terminals, by state.", labels=["state"])
-        rows = tx.connection.execute(
-            select(terminals.c.state, func.count().label("terminals")).group_by(terminals.c.state)
-        )
-        counted = {row.state: row.terminals for row in rows}
-        for state in TerminalState:
-            states.add_metric([state.name.lower()], counted.get(state.value, 0))
-        active = select(func.count()).where(terminals.c.state == TerminalState.ACTIVE.value)
-        expiring = active.where(terminals.c.certificate_not_after < now + SOON)
-        silent = active.where(terminals.c.last_contact < now - SILENT)
+        for state, count in tx.terminals.counted().items():
+            states.add_metric([state.name.lower()], count)
         return [
             _gauge("anju_register_readable", "Whether the register can be read.", 1),
             _gauge("anju_register_sequence", "Last change of the register's references.", last),
@@ -113,12 +103,12 @@ class StateCollector(Collector):
             _gauge(
                 "anju_terminals_expiring",
                 f"Active terminals whose certificate ends within {SOON.days} days.",
-                tx.connection.execute(expiring).scalar_one(),
+                tx.terminals.expiring(now + SOON),
             ),
             _gauge(
                 "anju_terminals_silent",
                 f"Active terminals not heard of for {SILENT.days} day.",
-                tx.connection.execute(silent).scalar_one(),
+                tx.terminals.silent(now - SILENT),
             ),
         ]
 

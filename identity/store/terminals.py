@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, update
 
 from devices.types import Equipment, Terminal, TerminalState, TokenRecord
 from identity.schema import provisioning_tokens, revoked_serials, terminals
@@ -64,6 +64,27 @@ class Terminals:
             .where(terminals.c.terminal_id == terminal_id)
             .values(equipment=asdict(equipment))
         )
+
+    def counted(self) -> dict[TerminalState, int]:
+        """How many terminals there are in each state."""
+        rows = self._connection.execute(
+            select(terminals.c.state, func.count().label("terminals")).group_by(terminals.c.state)
+        )
+        found = {row.state: row.terminals for row in rows}
+        return {state: found.get(state.value, 0) for state in TerminalState}
+
+    def expiring(self, before: datetime) -> int:
+        """How many active terminals have a certificate that ends before then."""
+        return self._active(terminals.c.certificate_not_after < before)
+
+    def silent(self, since: datetime) -> int:
+        """How many active terminals have called, and not again since then."""
+        return self._active(terminals.c.last_contact < since)
+
+    def _active(self, which: ColumnElement[bool]) -> int:
+        return self._connection.execute(
+            select(func.count()).where(terminals.c.state == TerminalState.ACTIVE.value, which)
+        ).scalar_one()
 
     def token(self, token_hash: bytes) -> TokenRecord | None:
         row = self._connection.execute(
