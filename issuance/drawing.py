@@ -231,13 +231,14 @@ def _raster_mark(pen: ImageDraw.ImageDraw, mark: Mark, k: float) -> None:
 
 
 def _raster_label(pen: ImageDraw.ImageDraw, label: Label, k: float) -> None:
-    x = label.x * k
+    # One by one: within a text Pillow rounds every advance to whole pixels, so that a small text is
+    # a per cent narrower or wider than in the PDF, and a flush right edge is ragged.
+    x, color = label.x, label.color.rgb()
     for face, piece in card_fonts.runs(label.text, bold=label.bold):
         font = card_fonts.sized(face, label.size * k)
-        parts = piece if label.spacing else [piece]
-        for part in parts:
-            pen.text((x, label.y * k), part, fill=label.color.rgb(), font=font, anchor="ls")
-            x += font.getlength(part) + label.spacing * k
+        for character in piece:
+            pen.text((x * k, label.y * k), character, fill=color, font=font, anchor="ls")
+            x += card_fonts.advance(face, character) * label.size + label.spacing
 
 
 def _raster_code(image: Image.Image, code: Code, scale: float) -> None:

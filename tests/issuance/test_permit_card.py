@@ -394,6 +394,16 @@ def test_batch_reads_every_card_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all("read back" in str(error) for _, error in made.problems)
 
 
+@pytest.mark.parametrize("spacing", [0.0, 0.12])
+def test_text_is_as_wide_in_a_picture_as_in_the_pdf(spacing: float) -> None:
+    text, size, dpi = "TEMPORARY RESIDENCE PERMIT", 1.75, 300
+    label = drawing.Label(2, 5, size, text, drawing.Color(0, 0, 0), spacing=spacing)
+    right = 2 + card_fonts.width(text) * size + spacing * (len(text) - 1)
+    grey = drawing.raster(drawing.Page(60, 8, (), (label,)), dpi).convert("L")
+    columns = np.flatnonzero((np.asarray(grey) < 128).any(axis=0))
+    assert columns[-1] * 25.4 / dpi == pytest.approx(right, abs=0.3)
+
+
 def test_surroundings_of_a_symbol_are_those_of_the_whole_page() -> None:
     text = qr_text(residence_address=LONG_RESIDENCE)
     permit = codec.permit_from(
