@@ -32,6 +32,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from devices import keys, passwords
+from devices.arguments import check_reason, rows_of
 from devices.attempts import AttemptLimiter
 from devices.certificates import check_id
 from devices.errors import (
@@ -65,11 +66,8 @@ CHALLENGE_LIFETIME = timedelta(minutes=2)
 CHALLENGE_BYTES = 32
 PROOF_LIFETIME = timedelta(days=90)
 """How long after its session's end a proof is accepted, and so how long sessions are kept."""
-SKEW = timedelta(
-    minutes=5
-)  # signatures are timed by the terminal, from the register's time at login
-DEFAULT_PAGE, MAX_PAGE = 100, 500
-MAX_REASON = 200  # characters
+SKEW = timedelta(minutes=5)
+"""Signatures are timed by the terminal, from the register's time at login."""
 _TRIES = 5
 _WINDOW = timedelta(minutes=10)
 _PER_OPERATOR_AND_TERMINAL, _PER_TERMINAL, _OVERALL = 5, 20, 100_000
@@ -188,9 +186,7 @@ class Operators:
         Raises:
             ArgumentInvalidError: the page size is out of range.
         """
-        if not 0 <= page_size <= MAX_PAGE:
-            raise ArgumentInvalidError(f"page_size must be 1 to {MAX_PAGE}, not {page_size}")
-        size = page_size or DEFAULT_PAGE
+        size = rows_of(page_size)
         found = self._store.operators(after, size + 1)
         page = tuple(found[:size])
         return OperatorPage(page, page[-1].operator_id if len(found) > size else "")
@@ -452,14 +448,6 @@ class Operators:
                 f"the session of operator {operator.operator_id} was withdrawn; another operator "
                 "must log in, look at this and hand it in again"
             )
-
-
-def check_reason(reason: str) -> None:
-    """Raises ArgumentInvalidError unless there are 1 to 200 characters of reason."""
-    if not 1 <= len(reason) <= MAX_REASON or not reason.strip():
-        raise ArgumentInvalidError(
-            f"give a reason of 1 to {MAX_REASON} characters, not {len(reason)}"
-        )
 
 
 def _token_hash(token: str) -> bytes:

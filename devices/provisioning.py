@@ -28,6 +28,7 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from devices.arguments import check_reason, rows_of
 from devices.attempts import AttemptLimiter
 from devices.authority import TERMINAL_LIFETIME, Authority
 from devices.certificates import check_id, public_key_der, public_key_from_csr, serial_of
@@ -40,7 +41,6 @@ from devices.errors import (
     TerminalUnknownError,
     TokenInvalidError,
 )
-from devices.operators import check_reason
 from devices.ports import Clock, TerminalStore
 from devices.token import new_token, parse_token, secret_hash
 from devices.types import (
@@ -56,7 +56,6 @@ from devices.types import (
 )
 
 TOKEN_LIFETIME = timedelta(hours=24)
-DEFAULT_PAGE, MAX_PAGE = 100, 500
 MAX_EQUIPMENT_TEXT, MAX_FORMATS = 64, 16
 CONTACT_GRAIN = timedelta(minutes=1)  # last_contact is written at most this often per terminal
 _TRIES = 5  # optimistic writes that lose this often in a row are given up
@@ -311,9 +310,7 @@ class Provisioning:
         Raises:
             ArgumentInvalidError: the page size is out of range.
         """
-        if not 0 <= page_size <= MAX_PAGE:
-            raise ArgumentInvalidError(f"page_size must be 1 to {MAX_PAGE}, not {page_size}")
-        size = page_size or DEFAULT_PAGE
+        size = rows_of(page_size)
         found: Sequence[Terminal] = self._store.terminals(after, size + 1)
         page = tuple(found[:size])
         return TerminalPage(page, page[-1].terminal_id if len(found) > size else "")

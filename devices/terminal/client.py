@@ -120,7 +120,7 @@ class TerminalClient:
             portrait: PNG or JPEG, at most 8 MiB; only 48 x 60 grey pixels of it are kept.
         """
         key = idempotency_key or wire.new_idempotency_key()
-        request = wire.packed_enrolment(
+        request = wire.enrol_request(
             person,
             samples,
             permit_requested,
@@ -130,9 +130,10 @@ class TerminalClient:
             missing_fingers,
             images,
         )
+        packed = wire.packed_enrolment(request)
         metadata = session_metadata(self._directory)
         return self._enrol(
-            request, metadata, deadline_s, lambda: wire.pictures(portrait, images), lambda _: None
+            packed, metadata, deadline_s, lambda: wire.pictures(portrait, images), lambda _: None
         )
 
     def enrol_packed(

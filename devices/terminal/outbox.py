@@ -31,6 +31,7 @@ from devices.terminal.spool import Spool
 from devices.terminal.types import FingerFile, MissingFinger, Person, Sample
 from devices.terminal.wire import (
     certificate_expiry,
+    enrol_request,
     new_idempotency_key,
     packed_enrolment,
     pictures,
@@ -119,7 +120,7 @@ class Outbox:
         """
         require_explained(len(samples) + len(images), missing_fingers, self._fingers_asked)
         key = idempotency_key or new_idempotency_key()
-        request = packed_enrolment(
+        request = enrol_request(
             person,
             samples,
             permit_requested,
@@ -129,7 +130,8 @@ class Outbox:
             missing_fingers,
             images,
         )
-        return self.queue.put(key, label, request, pictures(portrait, images))
+        packed = packed_enrolment(request)
+        return self.queue.put(key, label, packed, pictures(portrait, images))
 
     def retry(self, key: str) -> Entry:
         """Queue a submission that needs attention once more.

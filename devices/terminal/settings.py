@@ -20,9 +20,9 @@ from pathlib import Path
 
 from devices.errors import CredentialsError
 from devices.terminal.queue import Limits
+from devices.terminal.submission import MAX_FINGERS
 
 SETTINGS_FILE = "terminal.toml"
-MAX_FINGERS = 10
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ from devices.terminal.feedback import LANGUAGES, Finding
 from devices.terminal.queue import MAX_PICTURE_BYTES, Entry, SubmissionQueue
 from devices.terminal.submission import MAX_JSON_BYTES, SampleFile, Submission, read_submission
 from devices.terminal.types import FingerFile
-from devices.terminal.wire import packed_enrolment, pictures
+from devices.terminal.wire import enrol_request, packed_enrolment, pictures
 
 MAX_RECORD_BYTES = 65_536
 _REMEMBERED = 64
@@ -137,7 +137,7 @@ class Spool:
             for one in submission.samples
             if one.at_register
         ]
-        request = packed_enrolment(
+        request = enrol_request(
             submission.person,
             [capture.finger.sample for capture in looked.captures],
             submission.permit_requested,
@@ -147,7 +147,8 @@ class Spool:
             submission.missing_fingers,
             images,
         )
-        return self._queue.put(key, stem, request, pictures(portrait, images)), looked
+        packed = packed_enrolment(request)
+        return self._queue.put(key, stem, packed, pictures(portrait, images)), looked
 
     def _looked_at(self, key: str, submission: Submission, files: Mapping[str, bytes]) -> _Looked:
         require_explained(len(submission.samples), submission.missing_fingers, self._fingers_asked)

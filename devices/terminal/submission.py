@@ -13,7 +13,7 @@
     }
 
 ``person`` has the fields of :class:`devices.terminal.types.Person`. A sample's file is a minutiae
-record or an image (PNG, BMP, TIFF) that the terminal extracts; further keys, all optional:
+record or an image (PNG, BMP, TIFF, WSQ) that the terminal extracts; further keys, all optional:
 
 * ``position``: finger position code, ISO/IEC 19794-2 table 5;
 * ``format``: of a record, see :class:`devices.terminal.types.SampleFormat`;

@@ -417,27 +417,8 @@ def pictures(portrait: bytes, images: Iterable[FingerFile]) -> list[bytes]:
     return large + [one.content for one in images]
 
 
-def packed_enrolment(
-    person: Person,
-    samples: Iterable[Sample | bytes],
-    permit_requested: bool,
-    captured_at: datetime | None,
-    idempotency_key: str,
-    portrait: bytes = b"",
-    missing_fingers: Iterable[MissingFinger] = (),
-    images: Iterable[FingerFile] = (),
-) -> bytes:
-    """The same request as bytes that can be kept and sent later, unchanged by newer versions."""
-    request = enrol_request(
-        person,
-        samples,
-        permit_requested,
-        captured_at,
-        idempotency_key,
-        portrait,
-        missing_fingers,
-        images,
-    )
+def packed_enrolment(request: enrolment_pb2.EnrolRequest) -> bytes:
+    """The request as bytes that can be kept and sent later, unchanged by newer versions."""
     return request.SerializeToString(deterministic=True)
 
 
