@@ -8,20 +8,20 @@ that a revocation takes effect on open connections too.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import grpc
 
-from devices.certificates import principal_from_auth_context
 from devices.operators import Operators
 from devices.types import Principal, Role
 from devices.wire import CAPTURE_PROOF_METADATA, SESSION_METADATA, capture_proof
 from identity.admission import Quotas, Slots
 from identity.authorisation import ANONYMOUS_METHODS, operator_needed, require_allowed
+from identity.contract import CONTRACT, certified, method_name
 from identity.denials import DenialLog
 from identity.errors import DeadlineError, UnauthenticatedError
 from identity.rpc_status import answering_once
@@ -126,12 +126,12 @@ class CallInterceptor(grpc.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = continuation(handler_call_details)
-        path = handler_call_details.method.lstrip("/")
-        if handler is None or not path.startswith("anju.v1."):
-            return handler  # health and reflection: nothing about a person
+        path = handler_call_details.method
+        if handler is None or not path.startswith(CONTRACT):
+            return handler
         if handler.response_streaming:
             raise NotImplementedError(f"nobody would be authenticated for {path}")
-        name = path.removeprefix("anju.v1.").replace("/", ".")
+        name = method_name(path)
         inner: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
         slots = self._streams if handler.request_streaming else self._slots
 
@@ -172,9 +172,7 @@ class CallInterceptor(grpc.ServerInterceptor):
                     f"{name} is served on the main port, with a client certificate",
                 )
             return None
-        # The stubs say bytes, gRPC hands out tuples of bytes.
-        identities = cast("Mapping[str, Iterable[bytes]]", context.auth_context())
-        return principal_from_auth_context(identities)
+        return certified(context)
 
     def _authorised(
         self, principal: Principal, context: grpc.ServicerContext, name: str, data: bytes

@@ -23,14 +23,13 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from devices.certificates import principal_from_auth_context
 from devices.errors import CertificateInvalidError
 from devices.types import Principal
 from devices.wire import peer_address
 from identity.admission import Gate, Shares
+from identity.contract import CONTRACT, certified, method_name
 from identity.denials import DenialLog
 from identity.errors import InvalidRequestError
-from identity.rpc_status import CONTRACT
 
 COARSE_LIMIT = 4
 MESSAGES_EACH = 32
@@ -75,10 +74,10 @@ class ReceivingInterceptor(grpc.ServerInterceptor):
         if inner is None or parse is None:
             return handler
         parsed = parse
-        method = handler_call_details.method.rpartition(".")[2].replace("/", ".")
+        method = method_name(handler_call_details.method)
 
         def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-            caller = _certified(context)
+            caller = _certified_or_none(context)
             who = peer_address(context.peer()) if caller is None else caller.who
             with self._gate.entered():
                 if streaming:
@@ -124,10 +123,9 @@ class ReceivingInterceptor(grpc.ServerInterceptor):
             ) from error
 
 
-def _certified(context: grpc.ServicerContext) -> Principal | None:
-    """Whom the certificate names, who may be revoked since; None on the provisioning port."""
+def _certified_or_none(context: grpc.ServicerContext) -> Principal | None:
     try:
-        return principal_from_auth_context(context.auth_context())  # type: ignore[arg-type]
+        return certified(context)
     except CertificateInvalidError:
         return None
 

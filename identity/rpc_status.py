@@ -20,12 +20,12 @@ from grpc_status import rpc_status
 
 from devices import errors as devices_errors
 from identity import errors as identity_errors
+from identity.contract import CONTRACT
 from identity.observability.watch import request_id, watched
 from issuance import errors as issuance_errors
 from matcher import errors as matcher_errors
 
 DOMAIN = "anju"
-CONTRACT = "/anju.v1."  # health and reflection look after themselves
 INTERNAL_TEXT = "an internal error occurred; it was logged, please call an operator"
 RETRY_AFTER_S = 1
 # A message may quote what the caller sent. gRPC limits trailers to 8 KiB, and this travels in them

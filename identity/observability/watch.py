@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 import structlog
 
-from devices.certificates import principal_from_auth_context
 from devices.errors import CertificateInvalidError
+from identity.contract import certified, method_name
 from identity.observability import metrics, tracing
 
 log = structlog.get_logger("anju.rpc")
@@ -42,7 +42,7 @@ def watched(path: str, context: grpc.ServicerContext) -> Iterator[Watched]:
     The block sets status and reason of what it refuses. What it raises otherwise, gRPC's own
     abortion included, passes through.
     """
-    method = path.rpartition(".")[2].replace("/", ".")
+    method = method_name(path)
     seen = Watched()
     start = time.perf_counter()
     token = _request_id.set(secrets.token_hex(8))
@@ -94,6 +94,6 @@ def _log(method: str, seen: Watched, seconds: float, caller: str) -> None:
 def _caller(context: grpc.ServicerContext) -> str:
     """Who the client certificate names, e.g. ``terminal:east-gate/hall-1``; or why nobody."""
     try:
-        return str(principal_from_auth_context(context.auth_context()))  # type: ignore[arg-type]
+        return str(certified(context))
     except CertificateInvalidError:
         return "unidentified"
