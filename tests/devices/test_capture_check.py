@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from devices.authority import Authority
 from devices.errors import CaptureDoubtfulError, SubmissionInvalidError
-from devices.provisioning import Provisioning
-from devices.terminal import EntryState, Outbox, Sample, provision
+from devices.terminal import EntryState, Outbox, Sample
 from devices.terminal.check import (
     MIN_AREA_MM2,
     MIN_MINUTIAE,
@@ -29,7 +26,7 @@ from devices.terminal.feedback import DOUBTFUL, LANGUAGES, Finding, Problem, adv
 from devices.terminal.submission import missing_finger
 from identity.capture_check import MatcherExaminer
 from matcher.matcher import Matcher
-from tests.devices.loopback import Register, register
+from tests.devices.loopback import Register
 from tests.devices.terminal_kit import PROMPT, drop, logged_in, record_of, told
 from tests.devices.test_extract import file_of, ridges
 from tests.identity.kit import records
@@ -190,19 +187,6 @@ def _record_of_few() -> bytes:
 
 
 # -- in the spool --
-
-
-@pytest.fixture
-def running(authority: Authority, provisioning: Provisioning) -> Iterator[Register]:
-    with register(authority, provisioning) as running:
-        yield running
-
-
-@pytest.fixture
-def home(running: Register, provisioning: Provisioning, tmp_path: Path) -> Path:
-    token = provisioning.create_token("hall", "t-1").token
-    provision(running.provisioning, token, tmp_path / "t", running.main)
-    return logged_in(tmp_path / "t")
 
 
 @pytest.fixture

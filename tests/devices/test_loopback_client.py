@@ -14,7 +14,7 @@ from anju.v1 import common_pb2
 from devices.authority import Authority
 from devices.errors import CredentialsError, RemoteError, UnreachableError
 from devices.provisioning import Provisioning
-from devices.terminal import ApplicationState, Gender, Person, Sample, TerminalClient, provision
+from devices.terminal import ApplicationState, Gender, Person, Sample, TerminalClient
 from devices.terminal.retry import RetryPolicy, retrying
 from tests.devices.loopback import Enrolments, Proxy, Register, refuse, register
 
@@ -35,21 +35,8 @@ def person(document_number: str = "330106199001011234") -> Person:
 
 
 @pytest.fixture
-def running(authority: Authority, provisioning: Provisioning) -> Iterator[Register]:
-    with register(authority, provisioning, Enrolments()) as running:
-        yield running
-
-
-@pytest.fixture
-def credentials_directory(running: Register, provisioning: Provisioning, tmp_path: Path) -> Path:
-    token = provisioning.create_token("hall", "t-1").token
-    provision(running.provisioning, token, tmp_path / "t", running.main)
-    return tmp_path / "t"
-
-
-@pytest.fixture
-def terminal(credentials_directory: Path) -> Iterator[TerminalClient]:
-    with TerminalClient(credentials_directory, policy=QUICK) as terminal:
+def terminal(provisioned: Path) -> Iterator[TerminalClient]:
+    with TerminalClient(provisioned, policy=QUICK) as terminal:
         yield terminal
 
 
@@ -117,7 +104,7 @@ def test_a_refusal_is_not_asked_again(
 
 
 def test_a_busy_register_is_asked_again_after_the_time_it_named(
-    running: Register, credentials_directory: Path
+    running: Register, provisioned: Path
 ) -> None:
     waits: list[float] = []
 
@@ -127,7 +114,7 @@ def test_a_busy_register_is_asked_again_after_the_time_it_named(
 
     running.enrolments.hook = hook
     policy = RetryPolicy(sleep=waits.append, uniform=lambda low, high: 0.25)
-    with TerminalClient(credentials_directory, policy=policy) as terminal:
+    with TerminalClient(provisioned, policy=policy) as terminal:
         assert terminal.enrol(person(), [b"one"]).state is ApplicationState.ENROLLED
     assert waits == [3.25, 3.25]
     assert len({request.idempotency_key for request in running.enrolments.requests}) == 1
@@ -163,7 +150,7 @@ def test_a_register_that_stays_away_is_given_up_at_the_deadline(
 
 
 def test_a_connection_reset_in_the_middle_of_a_call_enrols_once(
-    running: Register, credentials_directory: Path
+    running: Register, provisioned: Path
 ) -> None:
     """The register gets the application, and the answer is lost on the way back."""
     with Proxy(running.main) as proxy:
@@ -173,7 +160,7 @@ def test_a_connection_reset_in_the_middle_of_a_call_enrols_once(
                 proxy.cut()
 
         running.enrolments.hook = hook
-        with TerminalClient(credentials_directory, proxy.address, QUICK) as terminal:
+        with TerminalClient(provisioned, proxy.address, QUICK) as terminal:
             answer = terminal.enrol(person(), [b"one"])
             assert proxy.connections >= 2
     assert answer.state is ApplicationState.ENROLLED
@@ -182,7 +169,7 @@ def test_a_connection_reset_in_the_middle_of_a_call_enrols_once(
 
 
 def test_a_register_that_restarts_in_the_middle_of_a_call_answers_after_it(
-    authority: Authority, provisioning: Provisioning, running: Register, credentials_directory: Path
+    authority: Authority, provisioning: Provisioning, running: Register, provisioned: Path
 ) -> None:
     arrived, stopped = threading.Event(), threading.Event()
 
@@ -193,7 +180,7 @@ def test_a_register_that_restarts_in_the_middle_of_a_call_answers_after_it(
     answers: list[object] = []
     with register(authority, provisioning, Enrolments(hook=hook)) as first:
         proxy = Proxy(first.main)
-        terminal = TerminalClient(credentials_directory, proxy.address, QUICK)
+        terminal = TerminalClient(provisioned, proxy.address, QUICK)
         caller = threading.Thread(
             target=lambda: answers.append(terminal.enrol(person(), [b"one"], deadline_s=20))
         )
@@ -210,7 +197,7 @@ def test_a_register_that_restarts_in_the_middle_of_a_call_answers_after_it(
 
 
 def test_a_silent_register_is_given_up_and_asked_again(
-    running: Register, credentials_directory: Path
+    running: Register, provisioned: Path
 ) -> None:
     release = threading.Event()
 
@@ -220,7 +207,7 @@ def test_a_silent_register_is_given_up_and_asked_again(
 
     running.enrolments.hook = hook
     short = RetryPolicy(attempt_s=0.3, first_wait_s=0.02)
-    with TerminalClient(credentials_directory, policy=short) as terminal:
+    with TerminalClient(provisioned, policy=short) as terminal:
         assert terminal.enrol(person(), [b"one"]).state is ApplicationState.ENROLLED
     release.set()
     assert len(running.enrolments.requests) == 2
@@ -232,9 +219,9 @@ def test_an_unprovisioned_directory_is_told_what_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["", "host", "host:0", "host:99999", "a b:1", "::1:7443"])
-def test_a_malformed_address_is_refused(credentials_directory: Path, address: str) -> None:
+def test_a_malformed_address_is_refused(provisioned: Path, address: str) -> None:
     with pytest.raises(CredentialsError, match="host:port"):
-        TerminalClient(credentials_directory, address)
+        TerminalClient(provisioned, address)
 
 
 def test_waits_double_to_a_bound_and_stop_before_the_deadline() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 import warnings
-from collections.abc import Iterator
 from concurrent import futures
 from dataclasses import replace
 from datetime import UTC, timedelta
@@ -38,12 +37,6 @@ from tests.devices.fakes import FakeClock, MemoryTerminalStore
 from tests.devices.loopback import Proxy, Register, register
 
 IMPATIENT = RetryPolicy(attempt_s=2.0, first_wait_s=0.05, longest_wait_s=0.1)
-
-
-@pytest.fixture
-def running(authority: Authority, provisioning: Provisioning) -> Iterator[Register]:
-    with register(authority, provisioning) as running:
-        yield running
 
 
 def refused(call: object, status: str, reason: str) -> None:

@@ -39,7 +39,6 @@ from devices.terminal import (
     Limits,
     Outbox,
     TerminalClient,
-    provision,
 )
 from devices.terminal.disk import Disk
 from devices.terminal.sending import SendPolicy
@@ -99,21 +98,6 @@ class Moody(Enrolments):
 @pytest.fixture
 def enrolments() -> Moody:
     return Moody()
-
-
-@pytest.fixture
-def running(
-    authority: Authority, provisioning: Provisioning, enrolments: Moody
-) -> Iterator[Register]:
-    with register(authority, provisioning, enrolments) as running:
-        yield running
-
-
-@pytest.fixture
-def home(running: Register, provisioning: Provisioning, tmp_path: Path) -> Path:
-    token = provisioning.create_token("hall", "t-1").token
-    provision(running.provisioning, token, tmp_path / "t", running.main)
-    return logged_in(tmp_path / "t")
 
 
 @pytest.fixture

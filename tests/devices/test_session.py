@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices import credentials, keys
-from devices.authority import Authority
 from devices.errors import NotLoggedInError, QueueFullError, SubmissionInvalidError
 from devices.proof import capture_text
 from devices.provisioning import Provisioning
@@ -25,7 +23,7 @@ from devices.terminal.queue import EntryState
 from devices.terminal.session import SESSION_FILE, OperatorSession, keep, log_out, opened
 from devices.terminal.submission import person_from
 from devices.wire import CAPTURE_PROOF_METADATA, capture_proof
-from tests.devices.loopback import Enrolments, Register, register
+from tests.devices.loopback import Register
 from tests.devices.terminal_kit import PROMPT, drop, logged_in, person_json, record_of, told
 
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
@@ -122,16 +120,8 @@ def test_logging_out_forgets_the_key_also_without_the_register(
 
 
 @pytest.fixture
-def running(authority: Authority, provisioning: Provisioning) -> Iterator[Register]:
-    with register(authority, provisioning, Enrolments()) as running:
-        yield running
-
-
-@pytest.fixture
-def home(running: Register, provisioning: Provisioning, tmp_path: Path) -> Path:
-    token = provisioning.create_token("hall", "t-1").token
-    provision(running.provisioning, token, tmp_path / "t", running.main)
-    return tmp_path / "t"
+def home(provisioned: Path) -> Path:
+    return provisioned
 
 
 def test_nothing_is_captured_while_nobody_is_logged_in(home: Path, tmp_path: Path) -> None:

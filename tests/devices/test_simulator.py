@@ -36,11 +36,6 @@ def mixed_population() -> list[Visit]:
 
 
 @pytest.fixture
-def enrolments() -> Enrolments:
-    return Enrolments()
-
-
-@pytest.fixture
 def running(
     authority: Authority, provisioning: Provisioning, enrolments: Enrolments, clock: FakeClock
 ) -> Iterator[Register]:

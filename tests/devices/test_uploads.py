@@ -111,21 +111,6 @@ def enrolments() -> Restless:
 
 
 @pytest.fixture
-def running(
-    authority: Authority, provisioning: Provisioning, enrolments: Restless
-) -> Iterator[Register]:
-    with register(authority, provisioning, enrolments) as running:
-        yield running
-
-
-@pytest.fixture
-def home(running: Register, provisioning: Provisioning, tmp_path: Path) -> Path:
-    token = provisioning.create_token("hall", "t-1").token
-    provision_terminal(running.provisioning, token, tmp_path / "t", running.main)
-    return logged_in(tmp_path / "t")
-
-
-@pytest.fixture
 def outbox(home: Path) -> Iterator[Outbox]:
     with Outbox(home, policy=PROMPT) as outbox:
         yield outbox
