@@ -64,6 +64,7 @@ class EnrolCommand:
     """What a terminal submits, decoded.
 
     Attributes:
+        portrait: PNG or JPEG that came with the application; empty if none did.
         portrait_sha256: of an uploaded portrait; empty if there is none.
         images: uploaded fingers.
     """
@@ -72,6 +73,7 @@ class EnrolCommand:
     samples: tuple[CapturedSample, ...]
     permit_requested: bool
     captured_at: datetime | None
+    portrait: bytes = b""
     portrait_sha256: bytes = b""
     images: tuple[UploadedFinger, ...] = ()
 
@@ -128,7 +130,7 @@ class Enrolment:
         """Make the application durable and return its id; nothing is searched yet.
 
         Args:
-            command: with the samples and the photo that its uploads became, if it has any.
+            command: with the samples and the photo that its pictures became, if it has any.
             uploaded_by: whose those are; they are forgotten with the same transaction.
 
         Raises:

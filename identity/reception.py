@@ -60,11 +60,13 @@ class Reception:
 
         Raises:
             StateError: UPLOAD_MISSING, IMAGES_NOT_TAKEN.
+            InvalidRequestError: PORTRAIT_INVALID.
         """
         owner = uploader(caller)
         # What was accepted before has used its uploads up: a retry must not ask for them again.
-        if command.uploads and self._enrolment.earlier(once) is None:
-            command = self._with_uploads(command, owner, require_time)
+        pictured = command.portrait or command.uploads
+        if pictured and self._enrolment.earlier(once) is None:
+            command = self._with_pictures(command, owner, require_time)
         application_id = self._enrolment.accept(command, once, caller.station_id, owner)
         require_time()
         application = self._enrolment.settle(application_id)
@@ -84,10 +86,10 @@ class Reception:
             shown = self._desk.show(shown.permit.permit_number, str(caller), ASKED_WITH)
         return Answer(application, shown)
 
-    def _with_uploads(
+    def _with_pictures(
         self, command: EnrolCommand, owner: str, require_time: Callable[[], None]
     ) -> EnrolCommand:
-        """With the photo and the samples that the uploaded pictures become."""
+        """With the photo and the samples that portrait and uploaded pictures become."""
         if command.images and not self._finger_images:
             raise StateError(
                 "IMAGES_NOT_TAKEN",
@@ -98,8 +100,9 @@ class Reception:
         # All of them first: a terminal is told what is missing before anything is worked out.
         contents = [self._uploads.content(owner, sha256) for sha256 in command.uploads]
         particulars, samples = command.particulars, list(command.samples)
-        if command.portrait_sha256:
-            particulars = replace(particulars, photo=photo_of(contents.pop(0)))
+        portrait = contents.pop(0) if command.portrait_sha256 else command.portrait
+        if portrait:
+            particulars = replace(particulars, photo=photo_of(portrait))
         for image, content in zip(command.images, contents, strict=True):
             require_time()
             samples.append(sample_of(content, image.position, image.resolution_ppi))

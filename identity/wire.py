@@ -19,7 +19,6 @@ from anju.v1 import (
 from identity.adjudication import CaseFile
 from identity.enrolment import EnrolCommand, UploadedFinger
 from identity.errors import InvalidRequestError
-from identity.images import photo_of
 from identity.permits import ShownPermit
 from identity.register import RegistrantFile
 from identity.types import (
@@ -56,12 +55,12 @@ def enrol_command(request: enrolment_pb2.EnrolRequest) -> EnrolCommand:
         particulars=Particulars(
             _details(request.details),
             residence(request.residence),
-            photo_of(request.portrait) if request.portrait else None,
-            tuple(_missing_finger(one) for one in request.missing_fingers),
+            missing_fingers=tuple(_missing_finger(one) for one in request.missing_fingers),
         ),
         samples=tuple(CapturedSample(s.data, template_from(s)) for s in request.samples),
         permit_requested=request.permit_requested,
         captured_at=None if captured is None else _instant(captured),
+        portrait=request.portrait,
         portrait_sha256=request.portrait_sha256,
         images=tuple(
             UploadedFinger(_position(one.position), one.sha256, one.resolution_ppi)

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from identity import images, reception
 from identity import uploads as uploads_module
 from identity.config import CaptureConfig
 from identity.enrolment import UploadedFinger
@@ -222,6 +223,26 @@ def test_an_uploaded_portrait_is_used_up_by_its_application(world: World) -> Non
     # The answer got lost: the same again needs no portrait any more.
     assert enrol(world, key, portrait_sha256=digest(face)) == answer
     assert world.registrants() == 1
+
+
+def test_a_portrait_in_the_call_is_reduced_once_however_often_it_is_sent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reduced: list[bytes] = []
+
+    def counting(portrait: bytes) -> bytes:
+        reduced.append(portrait)
+        return images.photo_of(portrait)
+
+    monkeypatch.setattr(reception, "photo_of", counting)
+    face, key = portrait(), "k" * 16
+    answers = [enrol(world, key, portrait=face) for _attempt in range(2)]
+    assert answers[0] == answers[1]
+    assert reduced == [face]
+    with world.database.read() as tx:
+        kept = tx.people.registrant(str(answers[0].application.registrant_id)).particulars
+    assert kept is not None
+    assert kept.photo == photo.make(face).data
 
 
 def test_what_was_uploaded_and_is_no_portrait_stays_for_the_correction(world: World) -> None:
