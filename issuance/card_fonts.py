@@ -31,10 +31,7 @@ class Face(enum.StrEnum):
 
 
 # Where a character is looked for, first to last.
-_ORDER: Final = {
-    False: (Face.REGULAR, Face.RARE),
-    True: (Face.BOLD, Face.REGULAR, Face.RARE),
-}
+_ORDER: Final = (Face.REGULAR, Face.RARE)
 
 
 def path(face: Face) -> Path:
@@ -42,10 +39,15 @@ def path(face: Face) -> Path:
 
 
 def runs(text: str, *, bold: bool = False) -> list[tuple[Face, str]]:
-    """`text` cut into pieces of one face each, in order. Every character must be printable."""
+    """`text` cut into pieces of one face each, in order. Every character must be printable.
+
+    Bold where the bold font has all of it: one thin character in a title looks like a mistake.
+    """
+    if bold and all(ord(character) in _coverage(Face.BOLD) for character in text):
+        return [(Face.BOLD, text)]
     pieces: list[tuple[Face, str]] = []
     for character in text:
-        face = _face(character, bold)
+        face = _face(character)
         if face is None:
             raise UnprintableCharacterError(character)
         if pieces and pieces[-1][0] is face:
@@ -60,7 +62,7 @@ def printable(text: str, *, replace: bool) -> str:
 
     Raises `UnprintableCharacterError` if there are any and `replace` is false.
     """
-    missing = "".join(dict.fromkeys(c for c in text if _face(c, False) is None))
+    missing = "".join(dict.fromkeys(c for c in text if _face(c) is None))
     if missing and not replace:
         raise UnprintableCharacterError(missing)
     return "".join(GETA if c in missing else c for c in text)
@@ -94,9 +96,9 @@ def sized(face: Face, size_px: float) -> ImageFont.FreeTypeFont:
 
 
 @functools.lru_cache(maxsize=16_384)
-def _face(character: str, bold: bool) -> Face | None:
+def _face(character: str) -> Face | None:
     code = ord(character)
-    return next((face for face in _ORDER[bold] if code in _coverage(face)), None)
+    return next((face for face in _ORDER if code in _coverage(face)), None)
 
 
 @functools.lru_cache(maxsize=8)

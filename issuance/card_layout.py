@@ -22,7 +22,6 @@ from issuance.layout_parts import (
     INK,
     MIN_MODULE_MM,
     MUTED,
-    NOTES,
     PALE,
     PAPER,
     WAVE,
@@ -33,6 +32,7 @@ from issuance.layout_parts import (
     fit,
     house,
     module_mm,
+    notes,
     right_aligned,
     texts_of,
     wrap,
@@ -45,6 +45,8 @@ WIDTH, HEIGHT = 85.60, 53.98
 
 _MARGIN: Final = 4.6
 _HEADER: Final = 11.2
+# Most that a long title gets of the header; the authority's name has the rest.
+_TITLE: Final = 36.0
 _FRONT_SYMBOL: Final = 31.0
 # Room for version 27 at the smallest module: a photograph, and a long address.
 _BACK_SYMBOL: Final = 40.5
@@ -131,11 +133,13 @@ def _front_ground(title_zh: str, title_en: str, authority: str) -> tuple[Mark, .
 @functools.lru_cache(maxsize=2)
 def _back_ground(symbol_on_front: bool) -> tuple[Mark, ...]:
     """What all backs share."""
+    width = WIDTH - 2 * _MARGIN
     if symbol_on_front:
-        notes = _notes(_MARGIN, WIDTH - 2 * _MARGIN, "正面")
+        told = notes(_MARGIN, 12.2, width, where="正面", size=2.6, disc=3.0, gap=2.4)
     else:
-        notes = _notes(_MARGIN, WIDTH - 2 * _MARGIN - _BACK_SYMBOL - 3.1, "右侧")
-    return (*_ground(), *_back_head(), *notes)
+        width -= _BACK_SYMBOL + 3.1
+        told = notes(_MARGIN, 10.6, width, where="右侧", size=1.95, disc=3.0, gap=0.75)
+    return (*_ground(), *_back_head(), *told)
 
 
 def _ground() -> list[Mark]:
@@ -158,20 +162,19 @@ def _ground() -> list[Mark]:
 
 
 def _header(title_zh: str, title_en: str, authority: str) -> list[Mark]:
-    size = 5.6
     spacing = 1.1
-    title_x = _MARGIN + 8.2
-    marks: list[Mark] = [
+    title_x, right = _MARGIN + 8.2, WIDTH - _MARGIN
+    size = fit(title_zh, _TITLE - spacing * len(title_zh), 5.6, 2.2)
+    title = card_fonts.width(title_zh, bold=True) * size + spacing * len(title_zh)
+    beside = min(44.0, right - title_x - title - 1.0)
+    return [
         Box(0, 0, WIDTH, _HEADER, DEEP),
         Box(0, _HEADER, WIDTH, 0.55, GOLD),
         *house(_MARGIN, 2.7, 6.0, WHITE, DEEP),
         Label(title_x, 7.9, size, title_zh, WHITE, bold=True, spacing=spacing),
+        right_aligned(right, 5.3, 2.1, authority, WHITE, width=beside),
+        right_aligned(right, 8.4, 1.75, title_en.upper(), PALE, spacing=0.12, width=beside),
     ]
-    english = title_en.upper()
-    right = WIDTH - _MARGIN
-    marks.append(right_aligned(right, 5.3, 2.1, authority, WHITE))
-    marks.append(right_aligned(right, 8.4, 1.75, english, PALE, spacing=0.12))
-    return marks
 
 
 def _front_fields(texts: Texts, beside: float) -> list[Mark]:
@@ -181,10 +184,12 @@ def _front_fields(texts: Texts, beside: float) -> list[Mark]:
     marks = _name(texts, y, (right if beside else _MARGIN + 34) - _MARGIN)
     facts = [("性别", "Sex", texts.sex, 10.0)]
     if texts.ethnicity:
-        facts.append(("民族", "Ethnicity", texts.ethnicity, 13.0))
+        # 柯尔克孜族 is wider than most.
+        wide = max(13.0, card_fonts.width(texts.ethnicity) * 2.9 + 1.4)
+        facts.append(("民族", "Ethnicity", texts.ethnicity, wide))
     facts.append(("出生日期", "Born", texts.born, 0.0))
     # Without a symbol beside it the name leaves room for the facts on its own line.
-    x, y = (_MARGIN, y + 9.6) if beside else (_MARGIN + 36, y + 1.5)
+    x, y = (_MARGIN, y + 9.6) if beside else (_MARGIN + 35, y + 1.5)
     for zh, en, value, advance in facts:
         marks += caption(x, y, zh, en)
         marks.append(Label(x, y + 3.7, 2.9, value, INK))
@@ -269,23 +274,3 @@ def _back_texts(texts: Texts, kid: str) -> list[Mark]:
         Label(_MARGIN, 52.3, 1.7, f"签发日期 {texts.issued}", MUTED),
         right_aligned(right, 52.3, 1.5, f"key {kid}", MUTED),
     ]
-
-
-def _notes(x: float, width: float, where: str) -> list[Mark]:
-    marks: list[Mark] = []
-    narrow = width < 50
-    size, small = (1.95, 1.35) if narrow else (2.6, 1.85)
-    y = 10.6 if narrow else 12.2
-    for number, (chinese, english) in enumerate(NOTES, start=1):
-        marks.append(Box(x, y - 0.1, 3.0, 3.0, DEEP, 1.5))
-        digit = card_fonts.width(str(number), bold=True) * 2.0
-        marks.append(Label(x + 1.5 - digit / 2, y + 2.12, 2.0, str(number), WHITE, bold=True))
-        for text, points, color in (
-            (chinese.format(where=where), size, INK),
-            (english, small, MUTED),
-        ):
-            for line in wrap(text, (width - 4.4) / points):
-                marks.append(Label(x + 4.4, y + points * 0.88, points, line, color))
-                y += points * 1.32
-        y += 0.75 if narrow else 2.4
-    return marks

@@ -11,7 +11,7 @@ import functools
 from typing import Final
 
 from issuance import card_fonts
-from issuance.drawing import Box, Color, Label, Mark, Page, Picture, Stroke
+from issuance.drawing import Box, Label, Mark, Page, Picture, Stroke
 from issuance.errors import CardError
 from issuance.layout_parts import (
     DEEP,
@@ -19,7 +19,6 @@ from issuance.layout_parts import (
     INK,
     MIN_MODULE_MM,
     MUTED,
-    NOTES,
     PALE,
     WHITE,
     Texts,
@@ -27,6 +26,8 @@ from issuance.layout_parts import (
     fit,
     house,
     module_mm,
+    notes,
+    right_aligned,
     texts_of,
     wrap,
 )
@@ -39,6 +40,8 @@ _MARGIN: Final = 22.0
 _SYMBOL: Final = 62.0
 _PORTRAIT: Final = 30.0
 _TOP: Final = 66.0
+# Most that a long title gets of the header; the authority's name has the rest.
+_TITLE: Final = 90.0
 # Distance of rows and size of texts, tried in this order: two long addresses need many lines.
 _SIZES: Final = ((15.0, 4.6), (13.0, 4.2), (11.4, 3.9), (10.4, 3.5), (9.8, 3.1))
 
@@ -69,7 +72,7 @@ def pages(
     marks += code_marks(symbol, _MARGIN, HEIGHT - 40 - _SYMBOL, _SYMBOL)
     marks += [
         Label(_MARGIN, HEIGHT - 18, 3.0, f"签发日期 Issued {texts.issued}", MUTED),
-        _flush(right, HEIGHT - 18, 2.6, f"key {kid}", MUTED),
+        right_aligned(right, HEIGHT - 18, 2.6, f"key {kid}", MUTED),
     ]
     return [
         Page(WIDTH, HEIGHT, _ground(texts.title_zh, texts.title_en, texts.authority), tuple(marks))
@@ -81,26 +84,30 @@ def _ground(title_zh: str, title_en: str, authority: str) -> tuple[Mark, ...]:
     """What all certificates of a kind and authority share."""
     right = WIDTH - _MARGIN
     english = title_en.upper()
-    marks: list[Mark] = [
+    title_x, spacing = _MARGIN + 25, 2.2
+    size = fit(title_zh, _TITLE - spacing * len(title_zh), 12, 5.0)
+    title = card_fonts.width(title_zh, bold=True) * size + spacing * len(title_zh)
+    beside = min(60.0, right - title_x - title - 2)
+    return (
         Box(0, 0, WIDTH, 44, DEEP),
         Box(0, 44, WIDTH, 1.4, GOLD),
         *house(_MARGIN, 13, 18, WHITE, DEEP),
-        Label(_MARGIN + 25, 25.5, 12, title_zh, WHITE, bold=True, spacing=2.2),
-        Label(_MARGIN + 25.4, 33.5, fit(english, 90, 4.0, 2.0), english, PALE, spacing=0.2),
-        _flush(right, 24.5, fit(authority, 60, 4.4, 2.0), authority, WHITE),
+        Label(title_x, 25.5, size, title_zh, WHITE, bold=True, spacing=spacing),
+        Label(title_x + 0.4, 33.5, fit(english, 90, 4.0, 2.0), english, PALE, spacing=0.2),
+        right_aligned(
+            right, 24.5, fit(authority, beside, 4.4, 2.0), authority, WHITE, width=beside
+        ),
         Stroke(((_MARGIN, HEIGHT - 26), (right, HEIGHT - 26)), GOLD, 0.3),
-    ]
-    x, y = _MARGIN + _SYMBOL + 8, HEIGHT - 40 - _SYMBOL + 2
-    for number, (chinese, english) in enumerate(NOTES, start=1):
-        marks.append(Box(x, y - 0.2, 5.0, 5.0, DEEP, 2.5))
-        digit = card_fonts.width(str(number), bold=True) * 3.2
-        marks.append(Label(x + 2.5 - digit / 2, y + 3.45, 3.2, str(number), WHITE, bold=True))
-        for text, size, color in ((chinese.format(where="左侧"), 3.4, INK), (english, 2.6, MUTED)):
-            for line in wrap(text, (right - x - 8) / size):
-                marks.append(Label(x + 8, y + size * 0.9, size, line, color))
-                y += size * 1.35
-        y += 2.4
-    return tuple(marks)
+        *notes(
+            _MARGIN + _SYMBOL + 8,
+            HEIGHT - 38 - _SYMBOL,
+            right - _MARGIN - _SYMBOL - 8,
+            where="左侧",
+            size=3.35,
+            disc=5.0,
+            gap=2.4,
+        ),
+    )
 
 
 def _facts(texts: Texts, narrow: float, right: float) -> list[Mark]:
@@ -147,7 +154,3 @@ def _facts_of_size(
             y += 1.35 * size * (len(lines) - 1)
         y += row
     return marks, y
-
-
-def _flush(right: float, y: float, size: float, text: str, color: Color) -> Label:
-    return Label(right - card_fonts.width(text) * size, y, size, text, color)

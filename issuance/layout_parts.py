@@ -97,7 +97,7 @@ def house(x: float, y: float, size: float, color: Color, hole: Color) -> list[Ma
     ]
 
 
-NOTES: Final = (
+_NOTES: Final = (
     (
         "扫描{where}二维码，不联网即可核验真伪、有效期和证件状态。",
         "Scan the symbol to verify this permit, even offline.",
@@ -117,6 +117,37 @@ NOTES: Final = (
 )
 
 
+def notes(
+    x: float, y: float, width: float, *, where: str, size: float, disc: float, gap: float
+) -> list[Mark]:
+    """What holders should know, numbered, from `y` down.
+
+    Args:
+        where: of the symbol, e.g. "正面".
+        size: of the Chinese, in mm; the English is smaller.
+        disc: diameter of those with the numbers.
+        gap: between one note and the next.
+    """
+    marks: list[Mark] = []
+    left = x + 1.47 * disc
+    for number, (chinese, english) in enumerate(_NOTES, start=1):
+        digit = 0.66 * disc
+        digit_x = x + (disc - card_fonts.width(str(number), bold=True) * digit) / 2
+        marks += [
+            Box(x, y - 0.04 * disc, disc, disc, DEEP, disc / 2),
+            Label(digit_x, y + 0.7 * disc, digit, str(number), WHITE, bold=True),
+        ]
+        for text, points, color in (
+            (chinese.format(where=where), size, INK),
+            (english, 0.7 * size, MUTED),
+        ):
+            for line in wrap(text, (x + width - left) / points):
+                marks.append(Label(left, y + 0.88 * points, points, line, color))
+                y += 1.32 * points
+        y += gap
+    return marks
+
+
 def code_marks(symbol: Symbol, x: float, y: float, side: float) -> list[Mark]:
     """The symbol on white, its quiet zone included in `side`."""
     quiet = module_mm(symbol, side) * QUIET_ZONE
@@ -134,9 +165,16 @@ def caption(x: float, y: float, chinese: str, english: str) -> list[Mark]:
 
 
 def right_aligned(
-    right: float, y: float, size: float, text: str, color: Color, spacing: float = 0.0
+    right: float,
+    y: float,
+    size: float,
+    text: str,
+    color: Color,
+    spacing: float = 0.0,
+    width: float = 44.0,
 ) -> Label:
-    size = fit(text, 44.0 - spacing * len(text), size, 0.8)
+    """The text ending at `right`, smaller than `size` where it would be wider than `width` mm."""
+    size = fit(text, width - spacing * len(text), size, 0.8)
     x = right - card_fonts.width(text) * size - spacing * (len(text) - 1)
     return Label(x, y, size, text, color, spacing=spacing)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,7 +38,7 @@ from issuance.layout_parts import MIN_MODULE_MM
 from issuance.permutation import Permutation
 from issuance.profile import OPTIONAL_FIELDS, PHOTO, RESIDENCE, TEMPORARY_RESIDENCE, Profile
 from issuance.signing import Algorithm
-from issuance.types import Permit, StatusRef
+from issuance.types import Gender, Permit, StatusRef
 from tests.issuance.kit import RULES, START, SeededKeys, holder, portrait
 
 KEYS = SeededKeys("cards")
@@ -392,6 +393,38 @@ def test_batch_reads_every_card_back(monkeypatch: pytest.MonkeyPatch) -> None:
     made = draw_batch([qr_text()] * 2, RULES)
     assert made.drawn == 0
     assert all("read back" in str(error) for _, error in made.problems)
+
+
+def test_long_titles_and_ethnicities_run_into_nothing() -> None:
+    kind = replace(
+        TEMPORARY_RESIDENCE,
+        title_zh="临时居住登记证明",
+        title_en="Certificate of Temporary Residence Registration",
+        carries=TEMPORARY_RESIDENCE.carries | {"ethnicity"},
+    )
+    rules = replace(
+        RULES, authority="示例市公安局人口与出入境管理支队流动人口管理处", kinds=(kind,)
+    )
+    text = qr_text(rules, ethnicity="柯尔克孜族", gender=Gender.OTHER, full_name="示" * 9)
+    permit = codec.permit_from(
+        codec.read_claims(signing.parse(envelope.from_text(text)).payload), rules
+    )
+    for portrait_ in (None, drawing.Picture(0, 0, 0, 0, 48, 60, bytes(2_880))):
+        for page in card_layout.pages(
+            permit, qr.symbol(text), rules, KEY.kid, replace=False, portrait=portrait_
+        ):
+            labels = [m for m in (*page.ground, *page.marks) if isinstance(m, drawing.Label)]
+            for one in labels:
+                assert ends(one) <= card_layout.WIDTH - 4.4, one
+            for one, other in itertools.permutations(labels, 2):
+                beside = one.x <= other.x < ends(one)
+                above = one.y - 0.8 * one.size < other.y and other.y - 0.8 * other.size < one.y
+                assert not (beside and above), (one, other)
+
+
+def ends(label: drawing.Label) -> float:
+    wide = card_fonts.width(label.text, bold=label.bold) * label.size
+    return label.x + wide + label.spacing * (len(label.text) - 1)
 
 
 @pytest.mark.parametrize("spacing", [0.0, 0.12])
