@@ -44,12 +44,13 @@ def print_permits(
     left_out = 0
     for _, entry in open_source(source, column).entries():
         found = checker.check(entry)
-        if all(one.outcome is Outcome.VALID for one in found):
-            texts += [(found[0].where, text) for text in entry.texts]
-            continue
-        left_out += 1
         for one in found:
-            typer.echo(f"{one.where}: {one.reason}", err=True)
+            if one.outcome is not Outcome.VALID:
+                left_out += 1
+                typer.echo(f"{one.where}: {one.reason}", err=True)
+        # A scan may show other symbols beside the permit's, or several permits.
+        standing = [text for text in entry.texts if checker.verdicts([text])[0].valid]
+        texts += [(found[0].where, text) for text in standing]
     if not texts:
         raise SourceError("there is no permit among them that stands")
     if wanted is CardFormat.PDF and portrait is None:

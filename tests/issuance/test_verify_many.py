@@ -347,3 +347,16 @@ def test_permits_that_stand_are_printed_in_one_pdf(
     for arguments in ([str(roster), "out.png"], [str(one), "out.gif"]):
         done = CliRunner().invoke(app, ["print", *arguments, *bundle])
         assert isinstance(done.exception, SourceError)
+    # A picture with a permit, one that does not stand, and something else.
+    symbols = [qr.picture(qr.symbol(text), 3) for text in (texts[0], texts[3], "HELLO")]
+    sheet = Image.new("RGB", (sum(symbol.width for symbol in symbols), symbols[0].height), "white")
+    left = 0
+    for symbol in symbols:
+        sheet.paste(symbol, (left, 0))
+        left += symbol.width
+    sheet.save(office.directory / "sheet.png")
+    again = [str(office.directory / "sheet.png"), str(office.directory / "again.svg")]
+    done = CliRunner().invoke(app, ["print", *again, *bundle])
+    assert done.exit_code == 1
+    assert "1 printed, 1 left out" in done.stdout
+    assert done.stderr == "sheet.png: REVOKED\n"
