@@ -15,7 +15,6 @@ from matcher.types import FingerPosition
 if TYPE_CHECKING:
     from matcher.types import Template
 
-MAX_RECORD_BYTES = 65_536
 AROUND = 8  # bytes shown on either side
 CHECK = "template"
 _REWRITTEN: dict[RecordFormat, Callable[[bytes], bytes]] = {
@@ -37,8 +36,8 @@ def examine(name: str, record: bytes, stated: RecordFormat | None = None) -> lis
         name: of the record, for people.
         stated: its format; found out by reading where it is left out.
     """
-    if len(record) > MAX_RECORD_BYTES:
-        found = f"{name}: {len(record):,} bytes; a record has at most {MAX_RECORD_BYTES:,}"
+    if len(record) > codec.MAX_RECORD_BYTES:
+        found = f"{name}: {len(record):,} bytes; a record has at most {codec.MAX_RECORD_BYTES:,}"
         return [failed(CHECK, found, "Leave extended data out, or capture fewer minutiae.")]
     if stated is None:
         stated, *others = formats_of(record) or [_nearest(record)]

@@ -14,7 +14,7 @@ from identity.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from devices.terminal import MissingFinger, Sample
-    from devices.terminal.check import Capture, Finger
+    from devices.terminal.check import Capture, Examiner, Finger
     from devices.terminal.feedback import Finding
     from devices.terminal.submission import Applicant
 
@@ -126,12 +126,13 @@ def submit(
     """
     from devices.terminal import Outbox
     from devices.terminal.check import require_undoubted
+    from identity.capture_check import examiner
     from identity.terminal_work import entry_line, send_within
 
     _require_language(language)
     applicant, gone, face = _applicant(person, missing, portrait)
     captures = _captures(samples or [], again or [], sample_format, ppi)
-    found = _findings(captures, language)
+    found = _findings(captures, examiner(), language)
     if not accept_findings:
         require_undoubted(found)
     records = _samples_of(captures)
@@ -229,7 +230,7 @@ def inspect(
             )
         )
     show_table(("file", "finger", "minutiae", "area mm2", "quality"), rows)
-    require_undoubted(_findings(captures, language))
+    require_undoubted(_findings(captures, examining, language))
 
 
 def _applicant(
@@ -291,12 +292,13 @@ def _samples_of(captures: Sequence[Capture]) -> list[Sample]:
     return [capture.finger.sample for capture in captures]
 
 
-def _findings(captures: Sequence[Capture], language: str) -> list[Finding]:
+def _findings(
+    captures: Sequence[Capture], examining: Examiner | None, language: str
+) -> list[Finding]:
     """What is to be put right, which is also said on stderr."""
     from devices.terminal.check import findings
-    from identity.capture_check import examiner
 
-    found = findings(captures, examiner())
+    found = findings(captures, examining)
     for one in found:
         if not one.doubtful or language != "en":
             typer.echo(one.text(language), err=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from identity.commands.capture import enrol, extract, inspect, submit
+from identity.commands.capture import TerminalDirectory, enrol, extract, inspect, submit
 from identity.commands.check import check
 from identity.commands.session import Credentials, connected, instant, new_key, pages, show_table
 from identity.commands.simulate import simulate
@@ -16,8 +16,6 @@ from identity.commands.simulate import simulate
 app = typer.Typer(no_args_is_help=True, help="Capture terminals: provision, run, enrol, simulate.")
 for command in (check, simulate, enrol, submit, extract, inspect):
     app.command()(command)
-
-TerminalDirectory = Annotated[Path, typer.Argument(help="The terminal's credentials.")]
 
 
 @app.command("token")
@@ -111,7 +109,7 @@ def logout(directory: TerminalDirectory) -> None:
 
 @app.command("run")
 def run_terminal(
-    directory: Annotated[Path, typer.Argument(help="The terminal's credentials.")],
+    directory: TerminalDirectory,
     spool: Annotated[
         Path | None, typer.Option(help="A folder that capture software drops submissions into.")
     ] = None,
@@ -131,7 +129,7 @@ def run_terminal(
 
 @app.command("queue")
 def show_queue(
-    directory: Annotated[Path, typer.Argument(help="The terminal's credentials.")],
+    directory: TerminalDirectory,
     retry: Annotated[
         str | None,
         typer.Option(

@@ -21,7 +21,6 @@ import structlog
 from identity.observability import metrics
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
-FORMATS = ("json", "console")
 
 log = structlog.get_logger("anju.dependencies")
 
@@ -31,7 +30,7 @@ def configure(level: str, log_format: str, stream: TextIO) -> None:
 
     Args:
         level: one of LEVELS; the least that is logged.
-        log_format: one of FORMATS.
+        log_format: "json" or "console".
     """
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
