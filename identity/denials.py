@@ -14,7 +14,7 @@ import grpc
 
 from devices.errors import TooManyAttemptsError
 from devices.types import Principal
-from identity.errors import WithheldError
+from identity.errors import IdentityError, WithheldError
 from identity.observability import metrics
 from identity.ports import Clock
 from identity.rpc_status import reason_of, status_of
@@ -91,9 +91,7 @@ class DenialLog:
                 return
             due = self._take_due(now)
             self._recent[key] = _Repeated(now)
-        self._write(due, now)
-        with self._database.write() as tx:
-            tx.audit.append(now, who, method, subject, outcome=reason[:_MAX_OUTCOME])
+        self._write(due, now, (key, method))
 
     def flush(self, everything: bool = False) -> None:
         """Write the counts whose minute is over."""
@@ -110,10 +108,27 @@ class DenialLog:
             del self._recent[key]
         return {key: one for key, one in due.items() if one.count}
 
-    def _write(self, due: dict[_Key, _Repeated], now: datetime) -> None:
-        if not due:
+    def _write(
+        self, due: dict[_Key, _Repeated], now: datetime, first: tuple[_Key, str] | None = None
+    ) -> None:
+        """Counts that are due, and a denial (of this key, by this method) that is no repetition."""
+        lines = [
+            (key, one.action, one.count, f"{one.count} more: {key[2]}") for key, one in due.items()
+        ]
+        if first is not None:
+            key, method = first
+            lines.append((key, method, 1, key[2]))
+        if not lines:
             return
-        with self._database.write() as tx:
-            for (who, subject, reason), one in due.items():
-                outcome = f"{one.count} more: {reason}"[:_MAX_OUTCOME]
-                tx.audit.append(now, who, one.action, subject, outcome=outcome)
+        try:
+            with self._database.write() as tx:
+                for (who, subject, _), action, _, outcome in lines:
+                    tx.audit.append(now, who, action, subject, outcome=outcome[:_MAX_OUTCOME])
+        except IdentityError:
+            # The disk is full, say. What is not written is counted on, and written later.
+            with self._lock:
+                for key, action, count, _ in lines:
+                    known = self._recent.setdefault(key, _Repeated(now))
+                    known.action = action
+                    known.count += count
+            raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import NoReturn
 
 import pytest
 
@@ -14,12 +15,13 @@ from devices.errors import (
     TooManyAttemptsError,
 )
 from devices.types import Principal, Role
-from identity.denials import DenialLog
+from identity.denials import WINDOW, DenialLog
 from identity.errors import (
     IdempotencyConflictError,
     InvalidRequestError,
     NotFoundError,
     OverloadError,
+    StorageFullError,
     UnauthenticatedError,
     WithheldError,
 )
@@ -67,6 +69,32 @@ def test_what_is_counted_is_written_before_the_server_ends(
     assert [(one.who, one.outcome) for one in entries(world)] == [
         ("anonymous", "X"),
         ("anonymous", "2 more: X"),
+    ]
+
+
+def test_what_could_not_be_written_is_counted_on_and_written_later(
+    world: World, denials: DenialLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> NoReturn:
+        raise StorageFullError
+
+    for _call in range(3):
+        denials.note(HALL, "EnrolmentService.Enrol", REVOKED)
+    world.clock.advance(WINDOW)
+    with monkeypatch.context() as patched:
+        patched.setattr(world.database, "write", full)
+        with pytest.raises(StorageFullError):
+            denials.flush()
+        with pytest.raises(StorageFullError):
+            denials.note(None, "TrustService.GetTrustBundle", UnauthenticatedError("X", "x"))
+    denials.note(HALL, "EnrolmentService.Enrol", REVOKED)
+    world.clock.advance(WINDOW)
+    denials.flush()
+    denials.flush(everything=True)
+    assert [(one.who, one.outcome) for one in entries(world)] == [
+        ("terminal:hall-1", "CERTIFICATE_REVOKED"),
+        ("terminal:hall-1", "3 more: CERTIFICATE_REVOKED"),
+        ("anonymous", "1 more: X"),
     ]
 
 
