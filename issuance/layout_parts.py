@@ -9,9 +9,10 @@ from typing import Final
 from issuance import card_fonts, permit_number
 from issuance.drawing import MM_PER_INCH, Box, Code, Color, Label, Mark, Polygon
 from issuance.errors import CardError
+from issuance.messages import GENDERS
 from issuance.profile import Profile
 from issuance.qr import QUIET_ZONE, Symbol
-from issuance.types import Gender, Permit
+from issuance.types import Permit
 
 # 3.5 pixels at 300 dpi, measured on degraded prints.
 MIN_MODULE_MM: Final = 3.5 * MM_PER_INCH / 300
@@ -24,8 +25,6 @@ WAVE = Color(226, 238, 237)
 GOLD = Color(196, 146, 61)
 WHITE = Color(255, 255, 255)
 PAPER = Color(250, 252, 251)
-
-_GENDERS: Final = {Gender.MALE: "男", Gender.FEMALE: "女", Gender.OTHER: "其他"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ def texts_of(permit: Permit, rules: Profile, *, replace: bool) -> Texts:
         title_en=clean(kind.title_en),
         name=clean(holder.full_name),
         latin_name=clean(holder.latin_name) if holder.latin_name else None,
-        sex=_GENDERS[holder.gender],
+        sex=GENDERS[holder.gender],
         born=f"{holder.birth_date:%Y.%m.%d}",
         ethnicity=clean(holder.ethnicity) if holder.ethnicity else None,
         addresses=tuple(addresses),

@@ -1,4 +1,4 @@
-"""One sentence for the person at the counter, for every reason, in English and Chinese.
+"""Words for people: one sentence for every reason, in English and Chinese, and the sexes.
 
 A sentence says what to do next, and never that the holder did wrong: most refusals are old trust
 data, wrong clocks, and torn paper.
@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from issuance.types import Reason
+from issuance.types import Gender, Reason
+
+# As permits and verdicts show them.
+GENDERS: Final[Mapping[Gender, str]] = {
+    Gender.MALE: "男",
+    Gender.FEMALE: "女",
+    Gender.OTHER: "其他",
+}
 
 _DAMAGED: Final = (
     "The symbol is damaged or incomplete; scan it again or ask for a fresh print.",

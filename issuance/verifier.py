@@ -20,12 +20,11 @@ from typing import Final
 from issuance import codec, envelope, permit_number, signing
 from issuance.errors import DecodeError
 from issuance.keys import KeyUse
-from issuance.messages import sentences
+from issuance.messages import GENDERS, sentences
 from issuance.profile import GENERAL
 from issuance.trust import TrustedKey, TrustStore
 from issuance.types import (
     Freshness,
-    Gender,
     Permit,
     PermitStatus,
     Photo,
@@ -38,11 +37,6 @@ from issuance.types import (
 _log = logging.getLogger(__name__)
 
 TRUST_STALE: Final = "TRUST_STALE"
-_GENDERS: Final[Mapping[Gender, str]] = {
-    Gender.MALE: "男",
-    Gender.FEMALE: "女",
-    Gender.OTHER: "其他",
-}
 _STATUS_REASONS: Final[Mapping[PermitStatus | None, Reason]] = {
     PermitStatus.REVOKED: Reason.REVOKED,
     PermitStatus.SUSPENDED: Reason.SUSPENDED,
@@ -165,7 +159,7 @@ def _texts(permit: Permit, trust: TrustStore) -> dict[str, str]:
     texts: dict[str, str | None] = {
         "full_name": holder.full_name,
         "latin_name": holder.latin_name,
-        "gender": _GENDERS[holder.gender],
+        "gender": GENDERS[holder.gender],
         "ethnicity": holder.ethnicity,
         "birth_date": holder.birth_date.isoformat(),
         "citizen_id": holder.citizen_id,

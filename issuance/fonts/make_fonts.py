@@ -1,9 +1,9 @@
-"""Makes the two card fonts beside this file; `README.md` says from what.
+"""Makes the three card fonts beside this file; `README.md` says from what.
 
     python -m issuance.fonts.make_fonts NotoSansSC-Regular.ttf NotoSansSC-Bold.ttf \
         DroidSansFallbackFull.ttf
 
-Needs fonttools (in the dev extra). The fonts are renamed, so that nobody takes them for the whole.
+Needs fonttools (extra `service`). The fonts are renamed, so that nobody takes them for the whole.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PUNCTUATION: Final = {
     for c in "·•–—‐‘’“”…、。〇〈〉《》「」『』【】〓〔〕（）！，．：；？％＃＆－／～　№"
     "①②③④⑤⑥⑦⑧⑨⑩ⅠⅡⅢⅣⅤ"
 }
-# What card.py prints in bold.
+# What cards print in bold; a title with another character is regular throughout.
 _BOLD: Final = {ord(c) for c in "暂住证居民临时留登记安示例市公局。、：·（）0123456789"} | _LATIN
 
 
@@ -55,7 +55,7 @@ def _make(source: str, name: str, wanted: Callable[[set[int]], set[int]]) -> set
     subsetter.subset(font)
     for name_id, text in ((1, name), (2, "Regular"), (3, name), (4, name), (6, name)):
         font["name"].setName(text.replace(" ", "-") if name_id == 6 else text, name_id, 3, 1, 0x409)
-    # One character map, segmented coverage for all of Unicode, is all that fonts.py reads.
+    # One character map, segmented coverage for all of Unicode, is all that card_fonts.py reads.
     tables = [table for table in font["cmap"].tables if table.format == 12]
     if not tables:
         (table,) = (t for t in font["cmap"].tables if t.format == 4 and t.platformID == 3)
