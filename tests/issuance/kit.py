@@ -14,13 +14,18 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from PIL import Image, ImageDraw
 
 from issuance.keys import KeyInfo, KeyUse
-from issuance.profile import Profile
+from issuance.profile import PHOTO, RESIDENCE, TEMPORARY_RESIDENCE, Profile
 from issuance.signing import Algorithm
 from issuance.types import Gender, Holder
 
 # 10:00 on a Tuesday in Shanghai.
 START: Final = datetime(2026, 11, 24, 2, 0, 0, tzinfo=UTC)
 RULES: Final = Profile("https://anju.example.cn", "示例市公安局")
+# The same city, where a temporary permit may carry a photograph.
+WITH_PHOTO: Final = replace(
+    RULES,
+    kinds=(replace(TEMPORARY_RESIDENCE, carries=TEMPORARY_RESIDENCE.carries | {PHOTO}), RESIDENCE),
+)
 HOLDER: Final = Holder(
     full_name="张示例",
     gender=Gender.MALE,

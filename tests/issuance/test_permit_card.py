@@ -36,10 +36,10 @@ from issuance.errors import (
 from issuance.keys import KeyUse
 from issuance.layout_parts import MIN_MODULE_MM
 from issuance.permutation import Permutation
-from issuance.profile import OPTIONAL_FIELDS, PHOTO, RESIDENCE, TEMPORARY_RESIDENCE, Profile
+from issuance.profile import OPTIONAL_FIELDS, RESIDENCE, TEMPORARY_RESIDENCE, Profile
 from issuance.signing import Algorithm
 from issuance.types import Gender, Permit, StatusRef
-from tests.issuance.kit import RULES, START, SeededKeys, holder, portrait
+from tests.issuance.kit import RULES, START, WITH_PHOTO, SeededKeys, holder, portrait
 
 KEYS = SeededKeys("cards")
 KEY = KEYS.generate(KeyUse.PERMIT, Algorithm.EDDSA, START, START + timedelta(days=9))
@@ -65,6 +65,12 @@ def qr_text(rules: Profile = RULES, kind: str = "temporary-residence", **changes
     return envelope.to_text(signing.sign(codec.encode(permit, rules), signer))
 
 
+def permit_in(text: str, rules: Profile) -> Permit:
+    return codec.permit_from(
+        codec.read_claims(signing.parse(envelope.from_text(text)).payload), rules
+    )
+
+
 def full_text() -> str:
     return qr_text(
         FULL,
@@ -77,10 +83,6 @@ def full_text() -> str:
     )
 
 
-WITH_PHOTO = replace(
-    RULES,
-    kinds=(replace(TEMPORARY_RESIDENCE, carries=TEMPORARY_RESIDENCE.carries | {PHOTO}), RESIDENCE),
-)
 FACE = photo.make(portrait())
 
 
@@ -295,9 +297,7 @@ def test_certificate_is_one_a4_page_with_everything(text: str) -> None:
     )
     assert picture.size == pytest.approx((1240, 1754), abs=2)
     assert qr.read_image(picture) == [text]
-    permit = codec.permit_from(
-        codec.read_claims(signing.parse(envelope.from_text(text)).payload), rules
-    )
+    permit = permit_in(text, rules)
     flat = words.replace("\r\n", "")
     for part in (
         "暂住证",
@@ -406,9 +406,7 @@ def test_long_titles_and_ethnicities_run_into_nothing() -> None:
         RULES, authority="示例市公安局人口与出入境管理支队流动人口管理处", kinds=(kind,)
     )
     text = qr_text(rules, ethnicity="柯尔克孜族", gender=Gender.OTHER, full_name="示" * 9)
-    permit = codec.permit_from(
-        codec.read_claims(signing.parse(envelope.from_text(text)).payload), rules
-    )
+    permit = permit_in(text, rules)
     for portrait_ in (None, drawing.Picture(0, 0, 0, 0, 48, 60, bytes(2_880))):
         for page in card_layout.pages(
             permit, qr.symbol(text), rules, KEY.kid, replace=False, portrait=portrait_
@@ -439,9 +437,7 @@ def test_text_is_as_wide_in_a_picture_as_in_the_pdf(spacing: float) -> None:
 
 def test_surroundings_of_a_symbol_are_those_of_the_whole_page() -> None:
     text = qr_text(residence_address=LONG_RESIDENCE)
-    permit = codec.permit_from(
-        codec.read_claims(signing.parse(envelope.from_text(text)).payload), RULES
-    )
+    permit = permit_in(text, RULES)
     front, _ = card_layout.pages(permit, qr.symbol(text), RULES, KEY.kid, replace=False)
     (code,) = front.codes()
     around = np.asarray(drawing.raster_around(front, code, 600, 3.0), dtype=np.int16)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,16 +15,15 @@ from issuance import codec, envelope, photo, qr, signing
 from issuance.authority import init_authority
 from issuance.errors import PhotoError, ProfileError
 from issuance.issuer import Issuer
-from issuance.profile import PHOTO, RESIDENCE, TEMPORARY_RESIDENCE
 from issuance.trust import TrustStore
-from issuance.types import Photo
+from issuance.types import IssuedPermit, Photo
 from issuance.verifier import verify
-from tests.issuance.kit import HOLDER, RULES, Clock, portrait
+from tests.issuance.kit import HOLDER, WITH_PHOTO, Clock, portrait
 
-WITH_PHOTO = replace(
-    RULES,
-    kinds=(replace(TEMPORARY_RESIDENCE, carries=TEMPORARY_RESIDENCE.carries | {PHOTO}), RESIDENCE),
-)
+
+def attributes(permit: IssuedPermit) -> Mapping[int, Any]:
+    message = signing.parse(envelope.from_text(permit.qr_text))
+    return codec.read_claims(message.payload).attributes
 
 
 @pytest.mark.parametrize("size", [(358, 441), (96, 120), (600, 800), (480, 480), (2400, 3200)])
@@ -142,17 +143,10 @@ def test_photograph_travels_from_the_portrait_to_the_verdict(
     verdict = verify(issued.qr_text, trust, clock())
     assert verdict.photo == photo.make(portrait()) == issued.permit.holder.photo
     assert qr.symbol(issued.qr_text).version <= 26
-    message = signing.parse(envelope.from_text(issued.qr_text))
-    face = codec.read_claims(message.payload).attributes[62]
-    assert face == [{0: photo.make(portrait()).data, 1: 0, 2: 4}]
+    assert attributes(issued)[62] == [{0: photo.make(portrait()).data, 1: 0, 2: 4}]
     for permit in (plain, other):
         assert verify(permit.qr_text, trust, clock()).photo is None
-        assert (
-            62
-            not in codec.read_claims(
-                signing.parse(envelope.from_text(permit.qr_text)).payload
-            ).attributes
-        )
+        assert codec.FACE not in attributes(permit)
 
 
 def test_refused_permit_shows_no_face(

@@ -36,7 +36,7 @@ from issuance.issuer import Issuer
 from issuance.keys import KeyUse
 from issuance.memory import Memory
 from issuance.page_command import page_command
-from issuance.profile import DISCLOSURE, PHOTO, TEMPORARY_RESIDENCE
+from issuance.profile import DISCLOSURE
 from issuance.publisher import Publisher
 from issuance.signing import Algorithm
 from issuance.trust import TrustStore
@@ -44,7 +44,7 @@ from issuance.types import IssuedPermit, PermitStatus
 from issuance.verifier import verify
 from tests.issuance import chromium
 from tests.issuance.chromium import Browser, Page
-from tests.issuance.kit import RULES, Clock, SeededKeys, holder, portrait
+from tests.issuance.kit import RULES, WITH_PHOTO, Clock, SeededKeys, holder, portrait
 from tests.vectors.permits import generate
 
 VECTORS: Final = Path(generate.__file__).parent
@@ -760,10 +760,8 @@ def test_each_purpose_shows_its_fields_and_no_others(tab: Page, site: Site, city
 @needs_browser
 def test_photograph_of_a_permit_is_shown(tab: Page, tmp_path: Path) -> None:
     face = photo.make(portrait())
-    kind = replace(TEMPORARY_RESIDENCE, carries=TEMPORARY_RESIDENCE.carries | {PHOTO})
-    rules = replace(RULES, kinds=(kind,))
     clock = Clock(datetime.now(UTC).replace(microsecond=0))
-    init_authority(tmp_path / "authority", rules, clock)
+    init_authority(tmp_path / "authority", WITH_PHOTO, clock)
     with Issuer.open(tmp_path / "authority", clock) as issuer:
         permit, bundle = issuer.issue(holder(photo=face)), issuer.publish_trust().bundle
     page.write_page(tmp_path / "site", bundle)
