@@ -114,8 +114,13 @@ def test_the_vectors_of_the_page_are_right() -> None:
     assert proof.hex() == given["CaptureProof"]
 
 
+def refusals_in_table() -> list[tuple[str, str, str]]:
+    """Status, reason, and what to do then."""
+    return re.findall(r"^\| ([A-Z_]+) \| ([A-Z_]+) \| (\w+) \|", PAGE, re.MULTILINE)
+
+
 def test_every_refusal_a_terminal_can_get_is_in_the_table_with_its_status() -> None:
-    rows = re.findall(r"^\| ([A-Z_]+) \| ([A-Z_]+) \| (\w+) \|", PAGE, re.MULTILINE)
+    rows = refusals_in_table()
     told = {(status, reason) for status, reason, _ in rows}
     assert len(told) == len(rows)
     assert {then for *_, then in rows} == {"again", "other", "operator", "administrator"}
@@ -255,6 +260,32 @@ def test_node_reads_tokens_and_signs_as_the_page_says(node: str) -> None:
         told["login signature (by the same seed)"],
         told["capture signature"],
     ]
+
+
+def test_node_does_with_a_refused_submission_what_the_table_says(node: str) -> None:
+    rows = refusals_in_table()
+    program = """
+    import { Refused } from './anju.mjs'
+    console.log(JSON.stringify(JSON.parse(process.argv[1]).map(([status, reason]) => {
+      const one = Object.assign(Object.create(Refused.prototype), { status, reason })
+      return one.passing ? 'again' : one.afterHelp ? 'stays' : 'other'
+    })))
+    """
+    done = subprocess.run(
+        [node, "--input-type=module", "-e", program, json.dumps(rows)],
+        cwd=EXAMPLE,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    # Not of an Enrol, and INTERNAL, which a person looks at after the first time here.
+    others = {"UPLOAD_OFFSET", "DIGEST_MISMATCH", "PASSWORD_CHANGE_REQUIRED", "CSR_INVALID"}
+    for (status, reason, then), found in zip(rows, json.loads(done.stdout), strict=True):
+        if reason == "UPLOAD_MISSING" or then in ("operator", "administrator"):
+            then = "stays"
+        if reason not in others | {"INTERNAL"}:
+            assert found == then, (status, reason)
 
 
 def test_node_enrols_once_however_often_it_sends(

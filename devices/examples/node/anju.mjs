@@ -92,7 +92,13 @@ export class Refused extends Error {
   /** Whether the very same call may succeed later. With an idempotency key it is made only once. */
   get passing() {
     if (['UNAVAILABLE', 'DEADLINE_EXCEEDED', 'CANCELLED', 'ABORTED'].includes(this.status)) return true
+    if (['MESSAGE_UNFINISHED', 'MESSAGE_LATE'].includes(this.reason)) return true
     return this.status === 'RESOURCE_EXHAUSTED' && this.reason !== ''
+  }
+
+  /** Whether it was refused for who sent it, or for a picture that is not there: not for what it says. */
+  get afterHelp() {
+    return ['PERMISSION_DENIED', 'UNAUTHENTICATED'].includes(this.status) || this.reason === 'UPLOAD_MISSING'
   }
 }
 

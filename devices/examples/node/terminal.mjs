@@ -95,6 +95,7 @@ function keep(directory, applicationFile, ...records) {
 async function send(directory) {
   const folder = join(directory, 'kept')
   const sent = []
+  let refusal = null
   for (const name of existsSync(folder) ? readdirSync(folder).filter((one) => one.endsWith('.json')).sort() : []) {
     const entry = JSON.parse(text(folder, name))
     const { request, proof } = { request: Buffer.from(entry.request, 'base64'), proof: Buffer.from(entry.proof, 'base64') }
@@ -104,10 +105,12 @@ async function send(directory) {
       rmSync(join(folder, name)) // acknowledged: only now may it be forgotten
       sent.push({ application_id, state })
     } catch (error) {
-      if (error instanceof anju.Refused && !error.passing) renameSync(join(folder, name), join(folder, `${basename(name, '.json')}.refused`))
-      throw error
+      if (!(error instanceof anju.Refused) || error.passing || error.afterHelp) throw error // it stays
+      renameSync(join(folder, name), join(folder, `${basename(name, '.json')}.refused`))
+      refusal ??= error // said once the others have been sent
     }
   }
+  if (refusal) throw refusal
   return { sent }
 }
 
