@@ -190,16 +190,23 @@ def _shown(tab: Page) -> dict[str, str]:
 
 
 def _judge(tab: Page, bundle: bytes, cases: list[dict[str, Any]], *, native: bool) -> list[Any]:
-    """What the page's verifier answers to each case; `now` and `floor` are in ms."""
+    """What the page's verifier answers to each case, and its best time of three, in ms.
+
+    `now` and `floor` of a case are in ms too.
+    """
     script = f"""(async () => {{
       anju.useNative({json.dumps(native)});
       const packed = atob("{base64.b64encode(bundle).decode()}");
       const opened = await anju.open(Uint8Array.from(packed, (c) => c.charCodeAt(0)));
       const answers = [];
       for (const c of {json.dumps(cases)}) {{
-        const begun = performance.now();
-        const verdict = await opened.judge(c.text, c.now, c.purpose, c.floor);
-        answers.push([verdict, performance.now() - begun]);
+        let verdict, ms = Infinity;
+        for (let turn = 0; turn < 3; turn += 1) {{
+          const begun = performance.now();
+          verdict = await opened.judge(c.text, c.now, c.purpose, c.floor);
+          ms = Math.min(ms, performance.now() - begun);
+        }}
+        answers.push([verdict, ms]);
       }}
       anju.useNative(true);
       return answers.map(([v, ms]) => ({{valid: v.valid, reason: v.reason, stage: v.stage,
@@ -242,19 +249,18 @@ def test_every_vector_gets_the_same_verdict_as_in_python(
             "floor": _ms(vector.get("floor")),
             "purpose": vector["purpose"],
         }
-    took_ms: list[float] = []
+    judged = 0
     for bundle_name, cases in by_bundle.items():
         bundle = (VECTORS / bundle_name).read_bytes()
         trust = TrustStore.load(bundle)
         answers = _judge(tab, bundle, list(cases.values()), native=native)
         for (name, case), answer in zip(cases.items(), answers, strict=True):
-            took_ms.append(answer.pop("ms"))
+            assert answer.pop("ms") < 50, name
             assert answer == _python(trust, case), name
             expected = vectors[name]["expected"]
             assert {"reason": answer["reason"], "stage": answer["stage"]} == expected, name
-    assert len(took_ms) == len(vectors) >= 70
-    # All but what a busy machine interrupts; measured at 1 to 5 ms.
-    assert sorted(took_ms)[len(took_ms) * 9 // 10] < 50
+            judged += 1
+    assert judged == len(vectors) >= 70
 
 
 @pytest.mark.browser
