@@ -18,6 +18,7 @@ import hashlib
 import secrets
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -87,7 +88,9 @@ def _cuts(terminal: Connection) -> None:
         travelled += len(part)
         last = at + len(part) == LARGEST
 
-        def messages(at: int = at, part: bytes = part, last: bool = last):  # type: ignore[no-untyped-def]
+        def messages(
+            at: int = at, part: bytes = part, last: bool = last
+        ) -> Iterator[enrolment_pb2.UploadRequest]:
             start = enrolment_pb2.UploadStart(sha256=digest, size=LARGEST, offset=at)
             yield enrolment_pb2.UploadRequest(start=start)
             for begin in range(0, len(part), CHUNK):
