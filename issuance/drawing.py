@@ -331,20 +331,11 @@ def _pdf_mark(canvas: Any, mark: Mark, height: float) -> None:
             else:
                 canvas.rect(x, bottom, width, box_height, stroke=0, fill=1)
         case Polygon(points, _):
-            path = canvas.beginPath()
-            path.moveTo(points[0][0], height - points[0][1])
-            for x, y in points[1:]:
-                path.lineTo(x, height - y)
-            path.close()
-            canvas.drawPath(path, stroke=0, fill=1)
+            canvas.drawPath(_pdf_path(canvas, points, height), stroke=0, fill=1)
         case Stroke(points, color, width):
             canvas.setStrokeColorRGB(*(part / 255 for part in color.rgb()))
             canvas.setLineWidth(width)
-            path = canvas.beginPath()
-            path.moveTo(points[0][0], height - points[0][1])
-            for x, y in points[1:]:
-                path.lineTo(x, height - y)
-            canvas.drawPath(path, stroke=1, fill=0)
+            canvas.drawPath(_pdf_path(canvas, points, height), stroke=1, fill=0)
         case Label():
             _pdf_label(canvas, mark, height)
         case Code():
@@ -354,6 +345,14 @@ def _pdf_mark(canvas: Any, mark: Mark, height: float) -> None:
 
             bottom = height - y - picture_height
             canvas.drawImage(ImageReader(mark.image()), x, bottom, width, picture_height)
+
+
+def _pdf_path(canvas: Any, points: tuple[tuple[float, float], ...], height: float) -> Any:
+    path = canvas.beginPath()
+    path.moveTo(points[0][0], height - points[0][1])
+    for x, y in points[1:]:
+        path.lineTo(x, height - y)
+    return path
 
 
 def _pdf_label(canvas: Any, label: Label, height: float) -> None:
