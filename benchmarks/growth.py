@@ -291,6 +291,10 @@ def drawn(reports: Sequence[dict[str, Any]], path: Path) -> None:
     throughput.set(ylabel="searches a second, batches of 64", yscale="log")
     memory.set(ylabel="bytes a reference", ylim=(0, None), xlabel="references")
     recall.set(ylabel="% of real probes", ylim=(85, 100), xlabel="references")
+    for axis in (latency, throughput):
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
+        axis.tick_params(axis="y", which="minor", labelsize=7)
     for axis in axes.ravel():
         axis.set_xscale("log")
         axis.grid(visible=True, which="both", alpha=0.3)
