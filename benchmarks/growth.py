@@ -267,7 +267,7 @@ def drawn(reports: Sequence[dict[str, Any]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     references = [report["references"] for report in reports]
     figure, axes = pyplot.subplots(2, 2, figsize=(9, 6), sharex=True)
@@ -292,9 +292,9 @@ def drawn(reports: Sequence[dict[str, Any]], path: Path) -> None:
     memory.set(ylabel="bytes a reference", ylim=(0, None), xlabel="references")
     recall.set(ylabel="% of real probes", ylim=(85, 100), xlabel="references")
     for axis in (latency, throughput):
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}")
-        axis.tick_params(axis="y", which="minor", labelsize=7)
+        axis.yaxis.set_minor_formatter("")
     for axis in axes.ravel():
         axis.set_xscale("log")
         axis.grid(visible=True, which="both", alpha=0.3)
